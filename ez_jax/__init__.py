@@ -1,0 +1,1 @@
+"""EfficientZero in JAX."""

@@ -1,0 +1,343 @@
+"""Every setting of a run, and the named presets: the only home of a default.
+
+The defaults are the paper's (EfficientZero, Ye et al. 2021, arXiv 2111.00210, appendix, and the authors' released settings).
+A preset is a changed copy. Each field is a command-line option by its dotted name, e.g. `--search.num-simulations=16`.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def bounded(default, low=None, high=None):
+    """A dataclass field whose value must lie in `[low, high]`; `validate` checks it."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    id: str = "Pong-v5"
+    """EnvPool task id."""
+    num_envs: int = bounded(4, 1)
+    """Environments stepped together, one search batch."""
+    height: int = bounded(96, 16)
+    """Frame height in pixels."""
+    width: int = bounded(96, 16)
+    """Frame width in pixels."""
+    grayscale: bool = False
+    """One luminance channel instead of RGB."""
+    frame_skip: int = bounded(4, 1)
+    """Emulator frames per agent step; the last two are max-pooled."""
+    stack: int = bounded(4, 1)
+    """Frames in one observation."""
+    noop_max: int = bounded(30, 1)
+    """At most so many no-ops at the start of a game."""
+    episodic_life: bool = True
+    """A lost life ends the training episode."""
+    clip_rewards: bool = True
+    """Train on sign(reward); scores are always raw."""
+    max_episode_steps: int = bounded(3000, 1)
+    """Training time limit in agent steps; a time-out bootstraps."""
+    eval_max_episode_steps: int = bounded(27_000, 1)
+    """Evaluation time limit in agent steps (108,000 frames)."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    channels: int = bounded(64, 4)
+    """Channels of the latent state (the first layer has half). Width of the layers for vector observations."""
+    pools: int = bounded(2, 0, 3)
+    """2x2 average poolings after the two stride-2 convolutions: 96 px -> 6x6 with 2."""
+    blocks: int = bounded(1, 1)
+    """Residual blocks at the latent resolution, in representation, dynamics and prediction."""
+    head_channels: int = bounded(16, 1)
+    """Channels of the 1x1 convolution in front of each head."""
+    head_hidden: int = bounded(32, 1)
+    """Hidden units of each head."""
+    lstm: int = bounded(512, 1)
+    """Units of the value-prefix LSTM."""
+    value_prefix: bool = True
+    """Predict the summed reward by LSTM; off: single rewards (the paper's ablation)."""
+    support: int = bounded(300, 1)
+    """Value and value prefix live on the atoms -support..support of the transformed scalar."""
+    projection: int = bounded(1024, 1)
+    """Width of the SimSiam projector."""
+    predictor: int = bounded(512, 1)
+    """Hidden width of the SimSiam predictor."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the trunk; heads and statistics are float32 always."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    algorithm: Literal["muzero", "gumbel"] = "muzero"
+    """PUCT search on visit counts, or Gumbel search with sequential halving."""
+    num_simulations: int = bounded(50, 1)
+    """Simulations a search."""
+    dirichlet_alpha: float = bounded(0.3, 1e-6)
+    """Root noise concentration (muzero)."""
+    dirichlet_fraction: float = bounded(0.25, 0.0, 1.0)
+    """Root noise share (muzero)."""
+    pb_c_init: float = bounded(1.25, 0.0)
+    """c1 of the PUCT rule."""
+    pb_c_base: float = bounded(19_652.0, 1.0)
+    """c2 of the PUCT rule."""
+    min_value_range: float = bounded(0.01, 1e-8)
+    """Floor of the tree-wide range that Q-values are normalised by."""
+    max_considered_actions: int = bounded(4, 2)
+    """Root actions that sequential halving starts from (gumbel)."""
+    temperature: tuple[float, float, float] = (1.0, 0.5, 0.25)
+    """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, and after, of the online updates."""
+    embedding_dtype: Literal["float32", "bfloat16"] = "float32"
+    """How latent states are kept in the tree."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    capacity: int = bounded(108_000, 64)
+    """Frames kept over all environments (transitions plus one final frame an episode)."""
+    priority_exponent: float = bounded(0.6, 0.0)
+    """alpha: P(i) ~ priority_i^alpha."""
+    importance_exponent: float = bounded(0.4, 0.0, 1.0)
+    """beta at the first update; rises linearly to 1 at the last."""
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    unroll_steps: int = bounded(5, 1)
+    """Steps that the model is unrolled in the loss."""
+    td_steps: int = bounded(5, 1)
+    """Longest horizon of the value target."""
+    discount: float = bounded(0.997**4, 0.0, 1.0)
+    """Discount per agent step."""
+    off_policy_correction: bool = True
+    """Shorten the horizon of old data (paper, section 4.3)."""
+    age_fraction: float = bounded(0.3, 1e-6)
+    """The horizon loses one step for each so large part of `env_steps` that a transition is old."""
+    prefix_horizon: int = bounded(5, 1)
+    """The value prefix starts anew after so many model steps."""
+    bootstrap: Literal["network", "search"] = "network"
+    """Bootstrap from the value head (the authors' code) or from the value of the search (the paper's text)."""
+
+
+@dataclass(frozen=True)
+class ReanalyseConfig:
+    mode: Literal["sampled", "oldest", "off"] = "sampled"
+    """Search again: the sampled batch with the target network (paper), the least recently refreshed positions with the
+    current parameters, or nothing."""
+    positions: int = bounded(256, 1)
+    """Positions per update (`oldest`)."""
+    ratio: float = bounded(0.99, 0.0, 1.0)
+    """Share of the batch whose policies are searched anew (`sampled`); values are refreshed for all of it."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    policy: float = bounded(1.0, 0.0)
+    """Weight of the policy cross-entropy."""
+    value: float = bounded(0.25, 0.0)
+    """Weight of the value cross-entropy."""
+    value_prefix: float = bounded(1.0, 0.0)
+    """Weight of the value-prefix cross-entropy."""
+    consistency: float = bounded(2.0, 0.0)
+    """Weight of the SimSiam consistency loss; 0 leaves its computation out."""
+    half_gradient: bool = True
+    """Halve the gradient that enters each unrolled state."""
+    shift: int = bounded(4, 0)
+    """Random-shift augmentation: pixels of padding."""
+    intensity: float = bounded(0.05, 0.0)
+    """Random-intensity augmentation: scale."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser."""
+    learning_rate: float = bounded(0.2, 0.0)
+    """Peak learning rate."""
+    momentum: float = bounded(0.9, 0.0, 1.0)
+    """Momentum (sgd)."""
+    weight_decay: float = bounded(1e-4, 0.0)
+    """L2 (sgd) or decoupled decay (adamw), on all parameters."""
+    clip_norm: float = bounded(5.0, 1e-6)
+    """Global gradient norm."""
+    warmup_updates: int = bounded(1000, 0)
+    """Linear warm-up."""
+    drop_factor: float = bounded(0.1, 0.0, 1.0)
+    """The rate is multiplied by this once the online updates (plus warm-up) are done."""
+
+
+@dataclass(frozen=True)
+class CycleConfig:
+    batch_size: int = bounded(256, 1)
+    """Positions an update."""
+    updates_per_act: int = bounded(4, 0)
+    """Updates after each lock-step of all environments: 4 with 4 environments is one update a step."""
+    final_updates: int = bounded(20_000, 0)
+    """Updates after the last environment step."""
+    warmup_steps: int = bounded(2000, 1)
+    """Random-policy steps before the first update."""
+    target_interval: int = bounded(200, 1)
+    """Updates between two copies into the target network."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    log_every: int = bounded(100, 1)
+    """Updates between two lines of metrics."""
+    checkpoint_every: int = bounded(2000, 1)
+    """Updates between two checkpoints."""
+    eval_episodes: int = bounded(32, 1)
+    """Evaluation episodes at the end, each with its own seed."""
+    eval_simulations: int = bounded(0, 0)
+    """Simulations in evaluation; 0: as in training."""
+
+
+@dataclass(frozen=True)
+class Config:
+    env_steps: int = bounded(100_000, 1)
+    """Agent steps to take, warm-up included: a hard cap."""
+    seed: int = bounded(0, 0)
+    """Seed of everything: same seed, same machine, same numbers."""
+    env: EnvConfig = EnvConfig()
+    network: NetworkConfig = NetworkConfig()
+    search: SearchConfig = SearchConfig()
+    replay: ReplayConfig = ReplayConfig()
+    target: TargetConfig = TargetConfig()
+    reanalyse: ReanalyseConfig = ReanalyseConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    cycle: CycleConfig = CycleConfig()
+    run: RunConfig = RunConfig()
+
+    @property
+    def online_updates(self) -> int:
+        """Updates that go with the environment steps."""
+        return self.env_steps * self.cycle.updates_per_act // self.env.num_envs
+
+    @property
+    def total_updates(self) -> int:
+        """All updates of a run."""
+        return self.online_updates + self.cycle.final_updates
+
+
+def replace(config, **changes):
+    """`dataclasses.replace` that also takes dotted names as `section__field`, e.g. `search__num_simulations=8`."""
+    flat = {k: v for k, v in changes.items() if "__" not in k}
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in changes.items():
+        if "__" in key:
+            section, name = key.split("__", 1)
+            nested.setdefault(section, {})[name] = value
+    flat |= {k: replace(getattr(config, k), **v) for k, v in nested.items()}
+    return dataclasses.replace(config, **flat)
+
+
+PAPER = Config()
+
+# Sized for two CPU cores: 100k steps of Pong within two hours.
+CPU = replace(
+    PAPER,
+    env__num_envs=8, env__height=48, env__width=48, env__grayscale=True,
+    network__channels=32, network__pools=1, network__head_channels=8, network__lstm=128, network__support=20,
+    network__projection=256, network__predictor=128,
+    search__num_simulations=16,
+    reanalyse__mode="oldest", reanalyse__positions=64,
+    optimizer__name="adamw", optimizer__learning_rate=1e-3, optimizer__warmup_updates=200,
+    cycle__batch_size=64, cycle__updates_per_act=1, cycle__final_updates=0,
+    loss__shift=2,
+    run__checkpoint_every=1000,
+)  # fmt: skip
+
+# The whole path in about a minute, to see that everything works; it learns nothing.
+DEBUG = replace(
+    CPU,
+    env_steps=600,
+    env__num_envs=4,
+    network__channels=8, network__lstm=16, network__projection=32, network__predictor=16,
+    search__num_simulations=4,
+    replay__capacity=1200,
+    reanalyse__positions=16,
+    optimizer__warmup_updates=10,
+    cycle__batch_size=16, cycle__warmup_steps=200,
+    env__eval_max_episode_steps=200,
+    run__log_every=10, run__checkpoint_every=50, run__eval_episodes=4,
+)  # fmt: skip
+
+PRESETS = {"paper": PAPER, "cpu": CPU, "debug": DEBUG}
+
+
+def validate(config, prefix: str = "") -> None:
+    """Checks each bounded and each `Literal` field, and what only holds between fields.
+
+    Raises:
+      ValueError: names the first bad field (dotted, as on the command line) and its range.
+    """
+    hints = typing.get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        name, value = f"{prefix}{f.name}", getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            validate(value, f"{name}.")
+            continue
+        low, high = f.metadata.get("low"), f.metadata.get("high")
+        below, above = low is not None and not value >= low, high is not None and not value <= high
+        if below or above:
+            bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
+            raise ValueError(f"{name.replace('_', '-')}={value} is out of range: it must be {bounds}")
+        if typing.get_origin(hints[f.name]) is Literal and value not in typing.get_args(hints[f.name]):
+            raise ValueError(f"{name.replace('_', '-')}={value!r} must be one of {', '.join(typing.get_args(hints[f.name]))}")
+    if isinstance(config, Config):
+        _validate_together(config)
+
+
+def _validate_together(config: Config) -> None:
+    slots = config.replay.capacity // config.env.num_envs
+    window = config.env.stack + config.target.unroll_steps + config.target.td_steps
+    if slots < 2 * window:
+        raise ValueError(f"replay.capacity={config.replay.capacity} is out of range: {config.env.num_envs} environments need "
+                         f"at least {2 * window * config.env.num_envs}")
+    if config.env_steps < config.cycle.warmup_steps:
+        raise ValueError(f"env-steps={config.env_steps} is out of range: the warm-up alone takes "
+                         f"cycle.warmup-steps={config.cycle.warmup_steps}")
+    ready = config.cycle.warmup_steps - (window + 1) * config.env.num_envs
+    if ready < config.cycle.batch_size:
+        raise ValueError(f"cycle.warmup-steps={config.cycle.warmup_steps} is out of range: it must be at least "
+                         f"{config.cycle.batch_size + (window + 1) * config.env.num_envs} for "
+                         f"cycle.batch-size={config.cycle.batch_size}")
+
+
+def to_dict(config) -> dict:
+    """The config as plain nested dicts and lists, as `config.json` holds it."""
+    return {k: list(v) if isinstance(v, tuple) else to_dict(v) if isinstance(v, dict) else v
+            for k, v in (config if isinstance(config, dict) else dataclasses.asdict(config)).items()}
+
+
+def from_dict(values: dict, kind: type = Config):
+    """The inverse of `to_dict`.
+
+    Raises:
+      ValueError: names a field that is unknown.
+    """
+    hints = typing.get_type_hints(kind)
+    unknown = set(values) - set(hints)
+    if unknown:
+        raise ValueError(f"unknown config field {sorted(unknown)[0]!r} in {kind.__name__}")
+    made = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = from_dict(value, hints[name])
+        made[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**made)
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """The fields in which two config dicts differ, as `name: old -> new`."""
+    found = []
+    for name in sorted(set(old) | set(new)):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append(f"{prefix}{name}: {a} -> {b}")
+    return found

@@ -1,0 +1,58 @@
+"""Scalar transform and categorical (two-hot) support of value and value prefix.
+
+MuZero (Schrittwieser et al. 2020), appendix F; the contraction h is from Pohlen et al. 2018 (arXiv 1805.11593), proposition A.2.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+EPSILON = 0.001
+
+
+def signed_hyperbolic(x: Array, epsilon: float = EPSILON) -> Array:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x, elementwise."""
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1) - 1) + epsilon * x
+
+
+def signed_parabolic(x: Array, epsilon: float = EPSILON) -> Array:
+    """h^-1(x), the exact inverse of `signed_hyperbolic`, elementwise."""
+    # (sqrt(1+z) - 1) = z / (sqrt(1+z) + 1): the textbook form loses every digit of float32 at small |x|.
+    z = 4 * epsilon * (jnp.abs(x) + 1 + epsilon)
+    root = z / (jnp.sqrt(1 + z) + 1) / (2 * epsilon)
+    return jnp.sign(x) * (root - 1) * (root + 1)
+
+
+def two_hot(x: Array, support: int) -> Array:
+    """Spreads a scalar over its two neighbouring integer atoms -support..support.
+
+    Args:
+      x: transformed scalars `[...]`, clipped to the support.
+      support: largest atom.
+
+    Returns:
+      probabilities `[..., 2 * support + 1]` whose expectation is x.
+    """
+    x = jnp.clip(x, -support, support)
+    low = jnp.floor(x)
+    high_weight = x - low
+    index = (low + support).astype(jnp.int32)
+    size = 2 * support + 1
+    low_hot = jax.nn.one_hot(index, size) * (1 - high_weight)[..., None]
+    # At x = support the upper neighbour does not exist; its weight is 0 and one_hot gives zeros out of range.
+    return low_hot + jax.nn.one_hot(index + 1, size) * high_weight[..., None]
+
+
+def scalar_to_probs(x: Array, support: int) -> Array:
+    """Untransformed scalars `[...]` to the categorical target `[..., 2 * support + 1]`."""
+    return two_hot(signed_hyperbolic(x), support)
+
+
+def logits_to_scalar(logits: Array) -> Array:
+    """Categorical logits `[..., 2 * support + 1]` to the untransformed expectation `[...]`, in float32."""
+    chex.assert_is_divisible(logits.shape[-1] - 1, 2)
+    support = logits.shape[-1] // 2
+    atoms = jnp.arange(-support, support + 1, dtype=jnp.float32)
+    return signed_parabolic(jnp.sum(jax.nn.softmax(logits.astype(jnp.float32)) * atoms, axis=-1))
