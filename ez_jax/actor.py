@@ -1,0 +1,101 @@
+"""Acting: one search per environment, one step of the environments, one slot in replay.
+
+`select` and `record` are the compiled halves; the environments step between them. A step that EnvPool ignores (the one after an
+episode's end) is recorded as the slot of the final frame and counts for nothing.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ez_jax import replay as replay_lib
+from ez_jax.config import Config
+from ez_jax.networks import Network, observation_shape
+from ez_jax.search import search
+from ez_jax.types import Actor, Array, EnvSpec, Replay, Selection, TimeStep
+
+RECENT_GAMES = 16
+
+
+def init(config: Config, spec: EnvSpec) -> Actor:
+    """Environments that have not been reset yet; `start` puts the first frames in."""
+    n = config.env.num_envs
+    # Every ignored step follows a real one, so twice the steps bounds the log.
+    longest = 2 * (config.env_steps // n + 1)
+    return Actor(
+        stack=jnp.zeros((n, *observation_shape(spec)), spec.frame_dtype), last=jnp.zeros(n, bool), discount=jnp.ones(n),
+        offset=jnp.zeros(n, jnp.int32), score=jnp.zeros(n), recent_scores=jnp.zeros(RECENT_GAMES),
+        games=jnp.zeros((), jnp.int32), env_steps=jnp.zeros((), jnp.int32), acts=jnp.zeros((), jnp.int32),
+        action_log=jnp.zeros((longest, n), jnp.int16))  # fmt: skip
+
+
+def push_frame(stack: Array, frame: Array, first: Array) -> Array:
+    """Appends the newest frame `[N, ..., C]` to the stacks `[N, ..., S * C]`; a first frame fills the whole stack."""
+    channels = frame.shape[-1]
+    moved = jnp.concatenate([stack[..., channels:], frame], axis=-1)
+    repeated = jnp.tile(frame, (1,) * (frame.ndim - 1) + (stack.shape[-1] // channels,))
+    return jnp.where(first.reshape(-1, *(1,) * (frame.ndim - 1)), repeated, moved)
+
+
+def start(actor: Actor, timestep: TimeStep) -> Actor:
+    """The state after the environments' reset."""
+    return actor.replace(stack=push_frame(actor.stack, timestep.frame, timestep.first))
+
+
+def temperature(updates: Array, config: Config) -> Array:
+    """Visit-count temperature by progress of the online updates: `[]`."""
+    early, middle, late = config.search.temperature
+    progress = updates / max(config.online_updates, 1)
+    return jnp.where(progress < 0.5, early, jnp.where(progress < 0.75, middle, late))
+
+
+def select(network: Network, config: Config, variables: Any, key: Array, stack: Array, updates: Array) -> Selection:
+    """Searches from the current observations `[N, ..., S * C]` with exploration."""
+    found = search(network, config, variables, key, stack, explore=True, temperature=temperature(updates, config))
+    return Selection(found.action, found.policy, found.root_value, found.value)
+
+
+def select_randomly(key: Array, num_envs: int, num_actions: int) -> Selection:
+    """Warm-up: uniform actions, and the uniform policy as target."""
+    action = jax.random.randint(key, (num_envs,), 0, num_actions)
+    zeros = jnp.zeros(num_envs)
+    return Selection(action, jnp.full((num_envs, num_actions), 1 / num_actions), zeros, zeros)
+
+
+def record(actor: Actor, replay: Replay, selection: Selection, timestep: TimeStep, updates: Array,
+           config: Config) -> tuple[Actor, Replay]:
+    """Writes the slot of the current frame and moves on to the next.
+
+    The cap on environment steps is hard: of the environments that would pass it, the first ones count, and what the others did is
+    never seen (their slot becomes a final frame).
+    """
+    ready = ~actor.last
+    taken = ready & (actor.env_steps + jnp.cumsum(ready) <= config.env_steps)
+    channels = timestep.frame.shape[-1]
+    replay = replay_lib.write(
+        replay, frame=actor.stack[..., -channels:], action=selection.action,
+        reward=jnp.where(taken, timestep.reward, 0.0), discount=jnp.where(taken, timestep.discount, actor.discount),
+        last=~taken, offset=actor.offset, born=jnp.full_like(actor.offset, actor.env_steps), policy=selection.policy,
+        root_value=selection.root_value, value=selection.value,
+        # What was never searched is the first to be.
+        refreshed=jnp.full_like(actor.offset, updates))  # fmt: skip
+
+    # A game's raw score counts each step, the forced no-op after a lost life included.
+    score = actor.score + jnp.where(taken | actor.last, timestep.score, 0.0)
+    finished = taken & timestep.game_over | actor.last & timestep.game_over
+    place = jnp.where(finished, (actor.games + jnp.cumsum(finished) - 1) % RECENT_GAMES, RECENT_GAMES)
+    actor = actor.replace(
+        stack=push_frame(actor.stack, timestep.frame, timestep.first), last=timestep.last, discount=timestep.discount,
+        offset=jnp.where(timestep.first, 0, actor.offset + 1), score=jnp.where(finished, 0.0, score),
+        recent_scores=actor.recent_scores.at[place].set(score, mode="drop"), games=actor.games + jnp.sum(finished),
+        env_steps=actor.env_steps + jnp.sum(taken), acts=actor.acts + 1,
+        action_log=actor.action_log.at[actor.acts].set(selection.action.astype(jnp.int16)))  # fmt: skip
+    return actor, replay
+
+
+def recent_score(actor: Actor) -> Array:
+    """Mean raw score of the last finished games, NaN before the first: `[]`."""
+    count = jnp.minimum(actor.games, RECENT_GAMES)
+    known = jnp.arange(RECENT_GAMES) < count
+    return jnp.where(count > 0, jnp.sum(jnp.where(known, actor.recent_scores, 0.0)) / jnp.maximum(count, 1), jnp.nan)

@@ -1,0 +1,33 @@
+"""Random shift and intensity of image observations (Yarats et al. 2021, arXiv 2004.13649, as used by SPR and EfficientZero)."""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def random_shift(key: Array, frames: Array, pad: int) -> Array:
+    """Crops each `[B, F, H, W, C]` clip at a random place of its edge-padded self; the F frames of a clip move together."""
+    size, _, height, width, _ = frames.shape
+    offset = jax.random.randint(key, (2, size, 1), -pad, pad + 1)
+    rows = jnp.clip(jnp.arange(height) + offset[0], 0, height - 1)  # [B, H]
+    columns = jnp.clip(jnp.arange(width) + offset[1], 0, width - 1)  # [B, W]
+    batch = jnp.arange(size)
+    frames = frames.swapaxes(1, 2)[batch[:, None], rows]  # [B, H, F, W, C]
+    return frames.transpose(0, 3, 2, 1, 4)[batch[:, None], columns].transpose(0, 2, 3, 1, 4)
+
+
+def random_intensity(key: Array, frames: Array, scale: float) -> Array:
+    """Multiplies each clip by 1 + scale * clip(N(0, 1), -2, 2), in float32."""
+    noise = jnp.clip(jax.random.normal(key, (frames.shape[0], 1, 1, 1, 1)), -2.0, 2.0)
+    return frames * (1 + scale * noise)
+
+
+def augment(key: Array, frames: Array, shift: int, intensity: float) -> Array:
+    """Both, on uint8 or float clips `[B, F, H, W, C]`, without clipping afterwards."""
+    shift_key, intensity_key = jax.random.split(key)
+    if shift:
+        frames = random_shift(shift_key, frames, shift)
+    if intensity:
+        frames = random_intensity(intensity_key, frames, intensity)
+    return frames

@@ -1,0 +1,101 @@
+"""EnvPool tasks, stepped on the host in lock-step.
+
+EnvPool's XLA interface bakes the address of one pool into the compiled program, so such a program can be neither cached on disk nor
+restored; a plain step costs the same and runs beside any accelerator.
+"""
+
+import difflib
+
+import envpool
+import numpy as np
+
+from ez_jax.config import EnvConfig
+from ez_jax.types import EnvSpec, TimeStep
+
+
+class UnknownTask(ValueError):
+    """The id is no EnvPool task; the message names the nearest ones."""
+
+
+class EnvPool:
+    """N environments of one task, each with its own seed.
+
+    Differs from a bare EnvPool in three ways: (1) a lost life can end the episode, and the step that follows it is one forced
+    no-op in the running game, as in EfficientZero's wrapper; (2) frames are single, channels last; (3) a step after `last` is
+    flagged `first` and carries no reward.
+    """
+
+    def __init__(self, config: EnvConfig, seeds: list[int], *, training: bool, **frame_options):
+        """Starts the environments.
+
+        Args:
+          config: the task and its options.
+          seeds: one for each environment.
+          training: with lost lives as ends, clipped rewards and the training time limit, or the whole game.
+          **frame_options: overrides of EnvPool's options, e.g. larger frames for a video.
+
+        Raises:
+          UnknownTask: no such id.
+        """
+        check_task(config.id)
+        self.is_atari = _is_atari(config.id)
+        options = {"max_episode_steps": config.max_episode_steps if training else config.eval_max_episode_steps}
+        if self.is_atari:
+            options |= dict(
+                img_height=config.height, img_width=config.width, gray_scale=config.grayscale, stack_num=1,
+                frame_skip=config.frame_skip, noop_max=config.noop_max, use_fire_reset=False, episodic_life=False,
+                reward_clip=False, repeat_action_probability=0.0, full_action_space=False)  # fmt: skip
+        self._pool = envpool.make(config.id, env_type="gymnasium", num_envs=len(seeds), seed=[int(s) for s in seeds],
+                                  **(options | frame_options))
+        if not hasattr(self._pool.action_space, "n"):
+            raise ValueError(f"{config.id} has continuous actions; only discrete actions are supported")
+        self._lives_end = training and config.episodic_life and self.is_atari
+        self._clip = training and config.clip_rewards
+        self._ended = np.zeros(len(seeds), bool)
+        self._lives = np.zeros(len(seeds), np.int32)
+        self.num_envs = len(seeds)
+
+    def spec(self, stack: int) -> EnvSpec:
+        space = self._pool.observation_space
+        shape = (*space.shape[1:], space.shape[0]) if self.is_atari else space.shape
+        return EnvSpec(int(self._pool.action_space.n), shape, np.uint8 if self.is_atari else np.float32, stack)
+
+    def reset(self) -> TimeStep:
+        """The first frames; call it once."""
+        frame, info = self._pool.reset()
+        n = self.num_envs
+        self._lives = np.array(info["lives"]) if self.is_atari else self._lives
+        return TimeStep(self._frame(frame), np.zeros(n, np.float32), np.ones(n, np.float32), np.zeros(n, bool),
+                        np.ones(n, bool), np.zeros(n, np.float32), np.zeros(n, bool))
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """Steps each environment with `action [N]`; where the last step ended an episode the action is not used."""
+        ignored = self._ended
+        frame, score, terminated, truncated, info = self._pool.step(np.where(ignored, 0, action).astype(np.int32))
+        game_over = terminated | truncated
+        if self._lives_end:
+            lives = np.array(info["lives"])
+            terminated = terminated | ((lives < self._lives) & (lives > 0))
+            self._lives = lives
+        # The forced no-op after a lost life can itself lose the game: then this frame starts nothing and ends again.
+        self._ended = np.where(ignored, game_over, terminated | truncated)
+        reward = np.where(ignored, 0, np.sign(score) if self._clip else score).astype(np.float32)
+        discount = np.where(terminated & ~ignored, 0, 1).astype(np.float32)
+        return TimeStep(self._frame(frame), reward, discount, self._ended, ignored, score.astype(np.float32), game_over)
+
+    def _frame(self, frame: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(frame.transpose(0, 2, 3, 1)) if self.is_atari else np.asarray(frame, np.float32)
+
+
+def _is_atari(task: str) -> bool:
+    return type(envpool.make_spec(task)).__name__ == "AtariEnvSpec"
+
+
+def check_task(task: str) -> None:
+    """Raises `UnknownTask` with the nearest names unless EnvPool has the task."""
+    known = envpool.list_all_envs()
+    if task not in known:
+        lower = {name.lower(): name for name in known if "/" not in name}
+        near = difflib.get_close_matches(task.lower(), lower, n=3, cutoff=0.4)
+        names = ", ".join(lower[n].removesuffix("-v5") if task.endswith("-v5") else lower[n] for n in near)
+        raise UnknownTask(f"unknown game {task.removesuffix('-v5')!r}" + (f"; the nearest are: {names}" if names else ""))

@@ -1,0 +1,138 @@
+"""Update: augment, unroll the model, loss, gradient, optimiser, new priorities (EfficientZero, sections 3 and 4)."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ez_jax.augment import augment
+from ez_jax.config import Config
+from ez_jax.losses import LOSSES, LossFn, total_loss
+from ez_jax.networks import Network
+from ez_jax.reanalyser import observations
+from ez_jax.targets import make_targets
+from ez_jax.transforms import logits_to_scalar
+from ez_jax.types import Array, Batch, Learner, Targets, Unroll
+
+MIN_PRIORITY = 1e-6
+
+
+class LossOutput(NamedTuple):
+    batch_stats: Any  # moved by the forward passes
+    priority: Array  # [B]
+    metrics: dict[str, Array]  # scalars
+
+
+def learning_rate(config: Config) -> optax.Schedule:
+    """Linear warm-up, constant, one drop after the online updates."""
+    o = config.optimizer
+    drop = config.online_updates + o.warmup_updates
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, o.learning_rate, max(o.warmup_updates, 1)),
+         optax.constant_schedule(o.learning_rate), optax.constant_schedule(o.learning_rate * o.drop_factor)],
+        [o.warmup_updates, drop])  # fmt: skip
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Clipping comes before weight decay, as in PyTorch's SGD after `clip_grad_norm_`."""
+    o = config.optimizer
+    if o.name == "sgd":
+        rest = [optax.add_decayed_weights(o.weight_decay), optax.sgd(learning_rate(config), momentum=o.momentum)]
+    else:
+        rest = [optax.adamw(learning_rate(config), weight_decay=o.weight_decay)]
+    return optax.chain(optax.clip_by_global_norm(o.clip_norm), *rest)
+
+
+def init(config: Config, variables: Any) -> Learner:
+    """A learner at its zeroth update."""
+    # The copy must be another buffer: the state is donated, and no buffer can be donated twice.
+    return Learner(variables, jax.tree.map(jnp.copy, variables), make_optimizer(config).init(variables["params"]),
+                   jnp.zeros((), jnp.int32))
+
+
+def unroll_model(network: Network, config: Config, variables: Any, key: Array, batch: Batch,
+                 consistency: bool) -> tuple[Unroll, Any]:
+    """Unrolls the model K steps along the actions taken, in training mode.
+
+    BatchNorm sees each call's own batch, and its running statistics move with each call, in the original's order. The loop is
+    Python's: a gradient through `lax.scan` of convolutions is an order of magnitude slower on CPU.
+
+    Returns:
+      the predictions, and the moved `batch_stats`.
+    """
+    k_steps, stack = config.target.unroll_steps, config.env.stack
+    image = len(network.spec.frame_shape) == 3
+    restart = config.target.prefix_horizon
+
+    def view(view_key: Array, frames: Array) -> Array:
+        return augment(view_key, frames, config.loss.shift, config.loss.intensity) if image else frames
+
+    input_key, target_key = jax.random.split(key)
+    first = view(input_key, batch.frames[:, :stack])
+
+    def forward(net: Network) -> Unroll:
+        state = net.encode(observations(first, stack, 0), train=True)
+        memory = net.initial_memory(state.shape[0])
+        predictions, prefixes, states = [net.predict(state, train=True)], [], []
+        for k in range(k_steps):
+            state = net.advance(state, batch.action[:, k], train=True)
+            if config.loss.half_gradient:
+                # Before anything reads the state: heads, consistency and later steps all send half.
+                state = optax.scale_gradient(state, 0.5)
+            step = net.reward(state, memory, train=True)
+            memory = jax.tree.map(jnp.zeros_like, step.memory) if (k + 1) % restart == 0 else step.memory
+            predictions.append(net.predict(state, train=True))
+            prefixes.append(step.prefix_logits)
+            states.append(state)
+        projection = target_projection = None
+        if consistency:
+            # One crop and one intensity for all target frames of a sample, drawn apart from the input's.
+            frames = view(target_key, batch.frames[:, 1:])
+            encoded = [net.encode(observations(frames, stack, k), train=True) for k in range(k_steps)]
+            projection = jnp.stack([net.project_and_predict(s, train=True) for s in states], axis=1)
+            target_projection = jax.lax.stop_gradient(jnp.stack([net.project(s, train=True) for s in encoded], axis=1))
+        return Unroll(
+            value_logits=jnp.stack([p.value_logits for p in predictions], axis=1),
+            policy_logits=jnp.stack([p.policy_logits for p in predictions], axis=1),
+            prefix_logits=jnp.stack(prefixes, axis=1),
+            projection=projection, target_projection=target_projection)  # fmt: skip
+
+    unroll, moved = network.apply(variables, method=forward, mutable=["batch_stats"])
+    return unroll, moved["batch_stats"]
+
+
+def loss(params: Any, batch_stats: Any, key: Array, batch: Batch, targets: Targets, *, network: Network, config: Config,
+         terms: Mapping[str, tuple[LossFn, float]]) -> tuple[Array, LossOutput]:
+    """Importance-weighted mean of the summed terms, divided by the unroll steps."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    # A term that is not ours may read the projections.
+    consistency = "consistency" in terms or not terms.keys() <= LOSSES.keys()
+    unroll, batch_stats = unroll_model(network, config, variables, key, batch, consistency)
+    per_sample, parts = total_loss(terms, unroll, targets, config)
+    objective = jnp.mean(batch.weight * per_sample) / config.target.unroll_steps
+    priority = jnp.abs(logits_to_scalar(unroll.value_logits[:, 0]) - targets.value[:, 0]) + MIN_PRIORITY
+    metrics = {f"loss/{name}": jnp.mean(part) for name, part in parts.items()} | {"loss/total": jnp.mean(per_sample)}
+    metrics |= {"target/value": jnp.mean(targets.value[:, 0]), "target/value_error": jnp.mean(priority)}
+    return objective, LossOutput(batch_stats, priority, metrics)
+
+
+def update(learner: Learner, key: Array, batch: Batch, *, network: Network, config: Config,
+           terms: Mapping[str, tuple[LossFn, float]]) -> tuple[Learner, LossOutput]:
+    """One gradient step on a batch whose `weight` holds the importance weights."""
+    targets = make_targets(batch, config)
+    variables = learner.variables
+    gradient, output = jax.grad(loss, has_aux=True)(
+        variables["params"], variables["batch_stats"], key, batch, targets, network=network, config=config, terms=terms)
+    step, opt_state = make_optimizer(config).update(gradient, learner.opt_state, variables["params"])
+    variables = {"params": optax.apply_updates(variables["params"], step), "batch_stats": output.batch_stats}
+    updates = learner.updates + 1
+    target_variables = optax.periodic_update(variables, learner.target_variables, updates, config.cycle.target_interval)
+    output.metrics.update({
+        "gradient_norm": optax.tree.norm(gradient),
+        "learning_rate": jnp.asarray(learning_rate(config)(learner.updates), jnp.float32),
+        "replay/age": jnp.mean(batch.age), "replay/staleness": jnp.mean(batch.staleness),
+        "replay/min_weight": jnp.min(batch.weight),
+    })  # fmt: skip
+    return Learner(variables, target_variables, opt_state, updates), output

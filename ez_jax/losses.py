@@ -1,0 +1,68 @@
+"""Loss terms by name.
+
+A term is a function of what the model predicted and what it should have predicted; its weight is `config.loss.<name>` or an entry
+of the `weights` of `total_loss`. Adding a term is adding a function to the dict. EfficientZero, equation 7 and appendix A.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ez_jax.config import Config
+from ez_jax.transforms import scalar_to_probs
+from ez_jax.types import Targets, Unroll
+
+Array = jax.Array
+LossFn = Callable[[Unroll, Targets, Config], Array]
+"""`(unroll, targets, config) -> [B]`, summed over the unroll steps."""
+
+
+def policy_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
+    """Cross-entropy with the policy of the search."""
+    return jnp.sum(optax.softmax_cross_entropy(unroll.policy_logits, targets.policy) * targets.policy_mask, axis=1)
+
+
+def value_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
+    """Cross-entropy with the two-hot transformed value."""
+    probs = scalar_to_probs(targets.value, config.network.support)
+    return jnp.sum(optax.softmax_cross_entropy(unroll.value_logits, probs) * targets.value_mask, axis=1)
+
+
+def value_prefix_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
+    """Cross-entropy with the two-hot transformed value prefix."""
+    probs = scalar_to_probs(targets.value_prefix, config.network.support)
+    return jnp.sum(optax.softmax_cross_entropy(unroll.prefix_logits, probs) * targets.value_mask[:, 1:], axis=1)
+
+
+def consistency_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
+    """Negative cosine between predicted and encoded next states (EfficientZero, section 4.1; SimSiam, Chen & He 2021)."""
+    # Without epsilon the gradient at a zero vector is NaN.
+    cosine = optax.cosine_similarity(unroll.projection, unroll.target_projection, epsilon=1e-5)
+    return jnp.sum(-cosine * targets.value_mask[:, 1:], axis=1)
+
+
+LOSSES: Mapping[str, LossFn] = {
+    "policy": policy_loss, "value": value_loss, "value_prefix": value_prefix_loss, "consistency": consistency_loss,
+}  # fmt: skip
+
+
+def active_losses(config: Config, extra: Mapping[str, tuple[LossFn, float]] | None = None) -> dict[str, tuple[LossFn, float]]:
+    """Terms and weights of a run: the paper's with the weights of `config.loss`, and `extra` terms by name.
+
+    Terms of weight 0 are left out altogether. An extra term of a known name takes its place.
+
+    Args:
+      config: `config.loss` holds the weights of the known terms.
+      extra: name to `(function, weight)`.
+    """
+    terms = {name: (fn, getattr(config.loss, name)) for name, fn in LOSSES.items()} | dict(extra or {})
+    return {name: (fn, weight) for name, (fn, weight) in terms.items() if weight != 0}
+
+
+def total_loss(terms: Mapping[str, tuple[LossFn, float]], unroll: Unroll, targets: Targets,
+               config: Config) -> tuple[Array, dict[str, Array]]:
+    """Weighted sum of the terms and each bare term, `[B]` each."""
+    parts = {name: fn(unroll, targets, config) for name, (fn, _) in terms.items()}
+    return sum(weight * parts[name] for name, (_, weight) in terms.items()), parts

@@ -1,0 +1,95 @@
+"""Representation, dynamics and head features for image observations (EfficientZero, appendix A.1)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ez_jax.networks.layers import batch_norm, conv
+
+Array = jax.Array
+
+
+class ResBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN, plus the input, ReLU; at stride 2 the input passes through a bare 3x3 convolution."""
+    channels: int
+    stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        y = conv(self.channels, stride=self.stride, dtype=self.dtype)(x)
+        y = nn.relu(batch_norm(train, self.dtype)(y))
+        y = batch_norm(train, self.dtype)(conv(self.channels, dtype=self.dtype)(y))
+        if self.stride > 1:
+            x = conv(self.channels, stride=self.stride, dtype=self.dtype, name="skip")(x)
+        return nn.relu(x + y)
+
+
+def average_pool(x: Array) -> Array:
+    """3x3 window, stride 2, the zero padding counted."""
+    return nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=True)
+
+
+class Representation(nn.Module):
+    """uint8 `[B, H, W, C]` to a non-negative latent state `[B, h, w, channels]`; 96 px and two pools give 6x6."""
+    channels: int
+    pools: int
+    blocks: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, observation: Array, train: bool) -> Array:
+        x = observation.astype(self.dtype) / 255
+        x = conv(self.channels // 2, stride=2, dtype=self.dtype)(x)
+        x = nn.relu(batch_norm(train, self.dtype)(x))
+        x = ResBlock(self.channels // 2, dtype=self.dtype)(x, train)
+        x = ResBlock(self.channels, stride=2, dtype=self.dtype)(x, train)
+        x = ResBlock(self.channels, dtype=self.dtype)(x, train)
+        for i in range(self.pools):
+            x = average_pool(x)
+            if i < self.pools - 1:
+                x = ResBlock(self.channels, dtype=self.dtype)(x, train)
+        for _ in range(self.blocks):
+            x = ResBlock(self.channels, dtype=self.dtype)(x, train)
+        return x
+
+
+class Dynamics(nn.Module):
+    """Next latent state. The action enters as one plane a/|A|; the state is added back before the ReLU (residual path)."""
+    num_actions: int
+    blocks: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, state: Array, action: Array, train: bool) -> Array:
+        plane = (action / self.num_actions).astype(state.dtype)[:, None, None, None]
+        x = jnp.concatenate([state, jnp.broadcast_to(plane, state.shape[:-1] + (1,))], axis=-1)
+        x = batch_norm(train, self.dtype)(conv(state.shape[-1], dtype=self.dtype)(x))
+        x = nn.relu(x + state)
+        for _ in range(self.blocks):
+            x = ResBlock(state.shape[-1], dtype=self.dtype)(x, train)
+        return x
+
+
+class Trunk(nn.Module):
+    """Residual blocks shared by the value and policy heads."""
+    blocks: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, state: Array, train: bool) -> Array:
+        for _ in range(self.blocks):
+            state = ResBlock(state.shape[-1], dtype=self.dtype)(state, train)
+        return state
+
+
+class Features(nn.Module):
+    """1x1 convolution (with bias), BN, ReLU, flattened in float32: what a head sees of a latent state."""
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, state: Array, train: bool) -> Array:
+        x = conv(self.channels, kernel=1, fan_in=state.shape[-1], dtype=self.dtype)(state)
+        x = nn.relu(batch_norm(train, self.dtype)(x))
+        return x.reshape(x.shape[0], -1).astype(jnp.float32)

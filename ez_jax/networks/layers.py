@@ -1,0 +1,65 @@
+"""Layers as the original builds them: PyTorch's default initialisation, symmetric padding, BatchNorm of momentum 0.1."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+# U(-1/sqrt(fan_in), 1/sqrt(fan_in)): variance 1/(3 fan_in).
+KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def uniform(limit: float):
+    """Initialiser U(-limit, limit)."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def conv(features: int, kernel: int = 3, stride: int = 1, fan_in: int | None = None, dtype=None, name=None) -> nn.Conv:
+    """A square convolution with symmetric padding (XLA's SAME samples other pixels at stride 2); `fan_in` adds a bias."""
+    pad = kernel // 2
+    return nn.Conv(
+        features, (kernel, kernel), (stride, stride), padding=((pad, pad), (pad, pad)), use_bias=fan_in is not None,
+        kernel_init=KERNEL_INIT, bias_init=uniform(1 / math.sqrt(fan_in or 1)), dtype=dtype, name=name)  # fmt: skip
+
+
+def dense(features: int, fan_in: int, dtype=None, name=None) -> nn.Dense:
+    return nn.Dense(features, kernel_init=KERNEL_INIT, bias_init=uniform(1 / math.sqrt(fan_in)), dtype=dtype, name=name)
+
+
+def batch_norm(train: bool, dtype=None) -> nn.BatchNorm:
+    """Flax's momentum is one minus PyTorch's."""
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype)
+
+
+class Mlp(nn.Module):
+    """Linear-BN-ReLU for each hidden width, then a linear layer, zero-initialised where `zero_last`."""
+    hidden: tuple[int, ...]
+    features: int
+    zero_last: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        for width in self.hidden:
+            x = nn.relu(batch_norm(train, self.dtype)(dense(width, x.shape[-1], self.dtype)(x)))
+        if self.zero_last:
+            return nn.Dense(self.features, kernel_init=nn.initializers.zeros, dtype=self.dtype)(x)
+        return dense(self.features, x.shape[-1], self.dtype)(x)
+
+
+class LSTM(nn.Module):
+    """One step of an LSTM with PyTorch's parametrisation: two bias vectors, every weight U(-1/sqrt(units), 1/sqrt(units))."""
+    units: int
+
+    @nn.compact
+    def __call__(self, carry: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
+        c, h = carry
+        init = uniform(1 / math.sqrt(self.units))
+        gates = (nn.Dense(4 * self.units, kernel_init=init, bias_init=init, name="input")(x)
+                 + nn.Dense(4 * self.units, kernel_init=init, bias_init=init, name="hidden")(h))
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
+        h = nn.sigmoid(o) * jnp.tanh(c)
+        return (c, h), h

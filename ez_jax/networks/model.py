@@ -1,0 +1,123 @@
+"""The model: one interface over image and vector networks.
+
+Paper sizes and wiring: EfficientZero, appendix A.1. The methods are called by `network.apply(variables, ..., method=...)`.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ez_jax.config import NetworkConfig
+from ez_jax.networks import image, vector
+from ez_jax.networks.layers import LSTM, Mlp, batch_norm
+from ez_jax.types import EnvSpec
+
+Array = jax.Array
+
+
+class Prediction(NamedTuple):
+    value_logits: Array  # [B, 2 * support + 1] f32
+    policy_logits: Array  # [B, A] f32
+
+
+class Step(NamedTuple):
+    """One step of the model."""
+    state: Array  # [B, ...] next latent state
+    memory: tuple[Array, Array]  # LSTM cell and output, [B, lstm] each ([B, 0] without value prefix)
+    prefix_logits: Array  # [B, 2 * support + 1] f32, reward summed since the memory was last zero
+
+
+class ValuePrefix(nn.Module):
+    """Summed reward since the memory was last zero (EfficientZero, section 4.2), or the single reward without LSTM."""
+    features: nn.Module
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, memory: tuple[Array, Array], state: Array, train: bool) -> tuple[tuple[Array, Array], Array]:
+        x = self.features(state, train)
+        if self.config.value_prefix:
+            memory, x = LSTM(self.config.lstm)(memory, x)
+            x = nn.relu(batch_norm(train)(x))
+        logits = Mlp((self.config.head_hidden,), 2 * self.config.support + 1, zero_last=True)(x, train)
+        return memory, logits
+
+
+class Network(nn.Module):
+    """EfficientZero's model for one kind of observation."""
+    config: NetworkConfig
+    spec: EnvSpec
+
+    def setup(self):
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        if len(self.spec.frame_shape) == 3:
+            self.representation = image.Representation(c.channels, c.pools, c.blocks, dtype)
+            self.dynamics = image.Dynamics(self.spec.num_actions, c.blocks, dtype)
+            self.trunk = image.Trunk(c.blocks, dtype)
+            features = lambda: image.Features(c.head_channels, dtype)  # noqa: E731
+        else:
+            self.representation = vector.Representation(c.channels, c.blocks, dtype)
+            self.dynamics = vector.Dynamics(self.spec.num_actions, c.blocks, dtype)
+            self.trunk = vector.Trunk(c.blocks, dtype)
+            features = vector.Features
+        self.value_prefix = ValuePrefix(features(), c)
+        self.value_features, self.policy_features = features(), features()
+        self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, zero_last=True)
+        self.policy_head = Mlp((c.head_hidden,), self.spec.num_actions, zero_last=True)
+        self.projector = Mlp((c.projection, c.projection), c.projection, dtype=dtype)
+        self.projector_norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype)
+        self.predictor = Mlp((c.predictor,), c.projection, dtype=dtype)
+
+    def encode(self, observation: Array, train: bool = False) -> Array:
+        """Observation `[B, ..., S * C]` to latent state `[B, ...]`."""
+        return self.representation(observation, train)
+
+    def predict(self, state: Array, train: bool = False) -> Prediction:
+        x = self.trunk(state, train)
+        return Prediction(self.value_head(self.value_features(x, train), train),
+                          self.policy_head(self.policy_features(x, train), train))
+
+    def step(self, state: Array, memory: tuple[Array, Array], action: Array, train: bool = False) -> Step:
+        """One model step along `action [B]`."""
+        return self.reward(self.advance(state, action, train), memory, train)
+
+    def advance(self, state: Array, action: Array, train: bool = False) -> Array:
+        """Next latent state alone: the loss scales its gradient before any head sees it."""
+        return self.dynamics(state, action, train)
+
+    def reward(self, state: Array, memory: tuple[Array, Array], train: bool = False) -> Step:
+        memory, logits = self.value_prefix(memory, state, train)
+        return Step(state, memory, logits)
+
+    def project(self, state: Array, train: bool = False) -> Array:
+        """SimSiam projection `[B, projection]` (Chen & He 2021): BatchNorm after the last layer too, without ReLU."""
+        x = self.projector(state.reshape(state.shape[0], -1), train)
+        return self.projector_norm(x, use_running_average=not train)
+
+    def project_and_predict(self, state: Array, train: bool = False) -> Array:
+        """The prediction branch: predictor over projection, `[B, projection]`."""
+        return self.predictor(self.project(state, train), train)
+
+    def initial_memory(self, batch: int) -> tuple[Array, Array]:
+        units = self.config.lstm if self.config.value_prefix else 0
+        return jnp.zeros((batch, units)), jnp.zeros((batch, units))
+
+    def everything(self, observation: Array) -> Array:
+        """Touches each parameter once, for initialisation."""
+        state = self.encode(observation)
+        action = jnp.zeros(observation.shape[0], jnp.int32)
+        step = self.step(state, self.initial_memory(observation.shape[0]), action)
+        self.predict(step.state)
+        return self.project_and_predict(step.state)
+
+
+def observation_shape(spec: EnvSpec) -> tuple[int, ...]:
+    """Shape of one stacked observation: frames on the last axis, oldest first."""
+    return (*spec.frame_shape[:-1], spec.frame_shape[-1] * spec.stack)
+
+
+def init_variables(network: Network, key: Array) -> dict:
+    """`{'params', 'batch_stats'}` of a fresh network."""
+    observation = jnp.zeros((1, *observation_shape(network.spec)), network.spec.frame_dtype)
+    return network.init(key, observation, method=Network.everything)

@@ -1,0 +1,143 @@
+"""Prioritised replay of whole episodes: N lanes of single frames, on the device, immutable.
+
+Prioritised sampling follows Schaul et al. 2016 (arXiv 1511.05952), without replacement. Windows may run past the end of an
+episode, where `targets` masks them, but their frames never cross its beginning. A position can be drawn once the slots that its
+targets read are written: nothing is ever cut at a block's end.
+
+All functions work on the lanes of one device; `N`, `T`, `B`, `L` as in `types`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ez_jax.config import Config
+from ez_jax.types import Batch, EnvSpec, Positions, Replay
+
+Array = jax.Array
+
+
+def empty(config: Config, spec: EnvSpec, num_lanes: int) -> Replay:
+    """Replay with nothing in it, `replay.capacity` slots over all environments."""
+    slots = config.replay.capacity // config.env.num_envs
+    shape = (num_lanes, slots)
+    zeros, ints = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
+    return Replay(
+        frame=jnp.zeros((*shape, *spec.frame_shape), spec.frame_dtype), action=ints, reward=zeros, discount=zeros,
+        last=jnp.zeros(shape, bool), offset=ints, born=ints, policy=jnp.zeros((*shape, spec.num_actions)), root_value=zeros,
+        value=zeros, refreshed=ints, priority=zeros, cursor=jnp.zeros((), jnp.int32))  # fmt: skip
+
+
+def write(replay: Replay, **slot: Array) -> Replay:
+    """Writes one slot in each lane; `slot` has every field but `cursor`, without the time axis.
+
+    With ordinary slots (not `last`) the priority is the largest in replay, 1 while it is empty.
+    """
+    slots = replay.action.shape[1]
+    highest = jnp.max(replay.priority)
+    slot["priority"] = jnp.where(slot["last"], 0.0, jnp.where(highest > 0, highest, 1.0))
+    at = replay.cursor % slots
+    put = {name: jax.lax.dynamic_update_index_in_dim(getattr(replay, name), jnp.asarray(x), at, axis=1)
+           for name, x in slot.items()}
+    return replay.replace(**put, cursor=replay.cursor + 1)
+
+
+def slot_times(replay: Replay) -> Array:
+    """The absolute slot number that each place of the ring holds, negative where nothing was written: `[T]`."""
+    slots = replay.action.shape[1]
+    newest = replay.cursor - 1
+    return newest - (newest - jnp.arange(slots)) % slots
+
+
+def stackable(replay: Replay, stack: int) -> Array:
+    """Which places hold a slot whose whole stack is still there, `[T]`: a ring that has turned overwrote the first ones."""
+    slots = replay.action.shape[1]
+    lost = jnp.where(replay.cursor > slots, stack - 1, 0)
+    return slot_times(replay) >= jnp.maximum(replay.cursor - slots, 0) + lost
+
+
+def drawable(replay: Replay, config: Config) -> Array:
+    """Which places a window may start from, `[N, T]`: everything that it reads is there, and a step was taken."""
+    ahead = config.target.unroll_steps + config.target.td_steps
+    ready = stackable(replay, config.env.stack) & (slot_times(replay) < replay.cursor - ahead)
+    return ready[None] & (replay.priority > 0)
+
+
+def sample(replay: Replay, key: Array, size: int, config: Config) -> tuple[Positions, Array]:
+    """Draws positions without replacement, P(i) ~ priority_i^alpha.
+
+    Gumbel top-k draws one after another without replacement, in one pass (Vieira 2014; Kool et al. 2019, arXiv 1903.06059).
+
+    Returns:
+      positions `[size]`, and the probability of each in a single draw `[size]`.
+    """
+    slots = replay.action.shape[1]
+    logits = jnp.where(drawable(replay, config), config.replay.priority_exponent * jnp.log(replay.priority), -jnp.inf).ravel()
+    _, index = jax.lax.top_k(logits + jax.random.gumbel(key, logits.shape), size)
+    log_total = jax.nn.logsumexp(logits)
+    return Positions(index // slots, slot_times(replay)[index % slots]), jnp.exp(logits[index] - log_total)
+
+
+def importance_weights(probability: Array, num_drawable: Array, beta: Array) -> Array:
+    """(N P(i))^-beta, divided by the largest in the batch: `[B]`."""
+    weight = (num_drawable * probability) ** -beta
+    return weight / jnp.max(weight)
+
+
+def oldest(replay: Replay, size: int, stack: int) -> Positions:
+    """The `size` positions whose policy and values were computed longest ago, final frames of time-outs included."""
+    slots = replay.action.shape[1]
+    # A terminal final frame is worth nothing and needs no search.
+    useful = stackable(replay, stack)[None] & (~replay.last | (replay.discount > 0))
+    age = jnp.where(useful, -replay.refreshed, jnp.iinfo(jnp.int32).min)
+    _, index = jax.lax.top_k(age.ravel(), size)
+    return Positions(index // slots, slot_times(replay)[index % slots])
+
+
+def stacks(replay: Replay, positions: Positions, first: int, size: int, stack: int) -> Array:
+    """Frames of `size` consecutive slots, from `first` after each position, with the `stack - 1` before them.
+
+    Slots before the start of the position's episode repeat its first frame.
+
+    Returns:
+      `[B, stack - 1 + size, ...]`.
+    """
+    slots = replay.action.shape[1]
+    start = positions.time - replay.offset[positions.lane, positions.time % slots]
+    time = positions.time[:, None] + jnp.arange(first - stack + 1, first + size)
+    time = jnp.maximum(time, start[:, None])
+    return replay.frame[positions.lane[:, None], time % slots]
+
+
+def gather(replay: Replay, positions: Positions, probability: Array, env_steps: Array, updates: Array,
+           config: Config) -> Batch:
+    """Cuts the windows out of replay; `weight` still holds the bare probability."""
+    slots = replay.action.shape[1]
+    k, n = config.target.unroll_steps, config.target.td_steps
+    at = positions.lane[:, None], (positions.time[:, None] + jnp.arange(k + n + 1)) % slots
+    here = at[0][:, 0], at[1][:, 0]
+    return Batch(
+        positions=positions, frames=stacks(replay, positions, 0, k + 1, config.env.stack), action=replay.action[at],
+        reward=replay.reward[at], discount=replay.discount[at], last=replay.last[at], policy=replay.policy[at],
+        root_value=replay.root_value[at], value=replay.value[at], age=env_steps - replay.born[here],
+        staleness=updates - replay.refreshed[here], weight=probability)  # fmt: skip
+
+
+def set_priority(replay: Replay, positions: Positions, priority: Array) -> Replay:
+    """New priorities `[B]` at drawn positions."""
+    slots = replay.action.shape[1]
+    return replay.replace(priority=replay.priority.at[positions.lane, positions.time % slots].set(priority))
+
+
+def refresh(replay: Replay, positions: Positions, updates: Array, *, value: Array, policy: Array | None = None,
+            root_value: Array | None = None, valid: Array | None = None) -> Replay:
+    """Writes reanalysed values (and, after a search, policies) back; positions that are not `valid [B]` are left alone."""
+    num_lanes, slots = replay.action.shape
+    lane = positions.lane if valid is None else jnp.where(valid, positions.lane, num_lanes)  # out of range: dropped
+    at = lane, positions.time % slots
+    replay = replay.replace(value=replay.value.at[at].set(value, mode="drop"))
+    if policy is None:
+        return replay
+    return replay.replace(
+        policy=replay.policy.at[at].set(policy, mode="drop"),
+        root_value=replay.root_value.at[at].set(root_value, mode="drop"),
+        refreshed=replay.refreshed.at[at].set(updates, mode="drop"))  # fmt: skip

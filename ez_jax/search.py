@@ -1,0 +1,142 @@
+"""Batched search in the learned model: the only file that imports mctx.
+
+MuZero's PUCT search (Schrittwieser et al. 2020, appendix B) with EfficientZero's value prefix and Q-normalisation, and Gumbel
+search (Danihelka et al. 2022), behind one function. `B` is the number of roots, `A` of actions, `M` of tree nodes.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+from ez_jax.config import Config, SearchConfig
+from ez_jax.networks import Network
+from ez_jax.transforms import logits_to_scalar
+
+Array = jax.Array
+
+
+class SearchOutput(NamedTuple):
+    action: Array  # [B] i32
+    policy: Array  # [B, A] f32, the policy target
+    root_value: Array  # [B] f32, mean of the network value and all returns backed up
+    value: Array  # [B] f32, the network's value of the root
+
+
+class Node(NamedTuple):
+    """What the tree keeps of a model state."""
+    state: Array  # [B, ...] latent state
+    memory: Any  # value-prefix LSTM, zero at depths that are multiples of the horizon
+    prefix: Array  # [B] f32, reward predicted since the last such depth
+    depth: Array  # [B] i32
+
+
+def make_root(network: Network, variables: Any, observation: Array, embedding_dtype: Any) -> mctx.RootFnOutput:
+    """Initial inference: encodes `observation [B, ..., S * C]`."""
+    state = network.apply(variables, observation, method=Network.encode)
+    prediction = network.apply(variables, state, method=Network.predict)
+    batch = observation.shape[0]
+    node = Node(state.astype(embedding_dtype), network.initial_memory(batch),
+                jnp.zeros(batch), jnp.zeros(batch, jnp.int32))
+    return mctx.RootFnOutput(prior_logits=prediction.policy_logits, value=logits_to_scalar(prediction.value_logits),
+                             embedding=node)
+
+
+def make_recurrent_fn(network: Network, config: Config) -> Callable:
+    """The model as mctx steps it: reward is the difference of value prefixes, which restart every `prefix_horizon` steps."""
+    horizon = config.target.prefix_horizon if network.config.value_prefix else 1
+
+    def recurrent_fn(variables, key, action, node: Node):
+        del key
+        parent_state = node.state.astype(network.config.dtype)
+        step = network.apply(variables, parent_state, node.memory, action, method=Network.step)
+        prediction = network.apply(variables, step.state, method=Network.predict)
+        depth = node.depth + 1
+        # Without LSTM each prediction is a single reward: a horizon of one says just that.
+        prefix = logits_to_scalar(step.prefix_logits)
+        reward = prefix - jnp.where(node.depth % horizon == 0, 0.0, node.prefix)
+        keep = (depth % horizon != 0)[:, None]
+        memory = jax.tree.map(lambda x: jnp.where(keep, x, 0.0), step.memory)
+        output = mctx.RecurrentFnOutput(
+            reward=reward, discount=jnp.full_like(reward, config.target.discount),
+            prior_logits=prediction.policy_logits, value=logits_to_scalar(prediction.value_logits))  # fmt: skip
+        return output, Node(step.state.astype(node.state.dtype), memory, prefix, depth)
+
+    return recurrent_fn
+
+
+def qtransform_by_tree_min_max(tree: mctx.Tree, node_index: Array, *, min_range: float = 0.01) -> Array:
+    """EfficientZero's Q-normalisation: min and max over the whole tree, and a value for unvisited children.
+
+    A child that was never visited is worth the running mean
+    `m(root) = mean of visited Q`, `m(node) = (m(parent) + sum of visited Q) / (visited + 1)`.
+    The range is floored at `min_range`, so that noise in nearly equal Q-values is not blown up; as long as all Q-values agree
+    they are only clipped to [0, 1].
+
+    Args:
+      tree: _unbatched_ search tree of M nodes.
+      node_index: scalar index of the node whose children are scored.
+      min_range: smallest range to divide by.
+
+    Returns:
+      Q-values in [0, 1], `[A]`.
+    """
+    q = tree.children_rewards + tree.children_discounts * tree.children_values  # [M, A]
+    visited = tree.children_visits > 0
+    low = jnp.min(jnp.where(visited, q, jnp.inf))
+    high = jnp.max(jnp.where(visited, q, -jnp.inf))
+
+    # m = a + b m(parent) for every node; pointer jumping composes the maps up to the root in log2(M) rounds.
+    total, count = jnp.sum(jnp.where(visited, q, 0.0), axis=-1), jnp.sum(visited, axis=-1)
+    is_root = jnp.arange(total.shape[0]) == tree.ROOT_INDEX
+    a = jnp.where(is_root, total / jnp.maximum(count, 1), total / (count + 1))
+    b = jnp.where(is_root, 0.0, 1 / (count + 1))
+    up = jnp.where(is_root, tree.ROOT_INDEX, jnp.maximum(tree.parents, 0))
+    for _ in range(max(total.shape[0] - 1, 1).bit_length()):
+        a, b, up = a + b * a[up], b * b[up], up[up]
+
+    q = jnp.where(visited[node_index], q[node_index], a[node_index])
+    # At the first simulation nothing is visited: low = inf, high = -inf, and the mean is 0.
+    spread = high - low
+    scaled = jnp.where(spread > 0, (q - low) / jnp.maximum(spread, min_range), q)
+    return jnp.clip(scaled, 0.0, 1.0)
+
+
+def search(network: Network, config: Config, variables: Any, key: Array, observation: Array, *, explore: bool,
+           temperature: Array | float = 1.0, num_simulations: int | None = None) -> SearchOutput:
+    """Plans from each observation.
+
+    Args:
+      network: the model.
+      config: `config.search` and `config.target` are read.
+      variables: of the network.
+      key: typed PRNG key, consumed.
+      observation: `[B, ..., S * C]`.
+      explore: root noise on or off; off is evaluation.
+      temperature: actions are drawn from visits^(1/T), 0 takes the most visited (muzero); may be traced.
+      num_simulations: instead of `config.search.num_simulations`.
+    """
+    root = make_root(network, variables, observation, config.search.embedding_dtype)
+    return search_from_root(root, make_recurrent_fn(network, config), config.search, variables, key, explore=explore,
+                            temperature=temperature, num_simulations=num_simulations)
+
+
+def search_from_root(root: mctx.RootFnOutput, recurrent_fn: Callable, config: SearchConfig, variables: Any, key: Array, *,
+                     explore: bool, temperature: Array | float = 1.0, num_simulations: int | None = None) -> SearchOutput:
+    """The search alone, on any `mctx` root and recurrent function."""
+    simulations = num_simulations or config.num_simulations
+    if config.algorithm == "gumbel":
+        output = mctx.gumbel_muzero_policy(
+            variables, key, root, recurrent_fn, simulations,
+            max_num_considered_actions=config.max_considered_actions, gumbel_scale=1.0 if explore else 0.0)  # fmt: skip
+    else:
+        output = mctx.muzero_policy(
+            variables, key, root, recurrent_fn, simulations,
+            qtransform=functools.partial(qtransform_by_tree_min_max, min_range=config.min_value_range),
+            dirichlet_fraction=config.dirichlet_fraction if explore else 0.0, dirichlet_alpha=config.dirichlet_alpha,
+            pb_c_init=config.pb_c_init, pb_c_base=config.pb_c_base, temperature=temperature)  # fmt: skip
+    return SearchOutput(output.action.astype(jnp.int32), output.action_weights,
+                        output.search_tree.node_values[:, 0], root.value)

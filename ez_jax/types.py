@@ -1,0 +1,139 @@
+"""The pytrees that flow between the stages.
+
+In the shape descriptions `N` is the number of environments, `T` the slots of a lane of replay, `B` the batch, `K` the unroll
+steps, `L = K + td_steps + 1` the slots of a sampled window, `A` the number of actions, `S` the stacked frames and `...` the shape
+of one frame: `(H, W, C)` uint8 or `(D,)` float32.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+
+Array = jax.Array
+PRNGKey = jax.Array
+
+
+class EnvSpec(NamedTuple):
+    """What a network and a replay must know of an environment."""
+    num_actions: int
+    frame_shape: tuple[int, ...]  # one frame
+    frame_dtype: Any
+    stack: int  # frames in one observation
+
+
+class TimeStep(NamedTuple):
+    """What N environments say after one step; a step after `last` ignores its action and returns a `first` frame."""
+    frame: Array  # [N, ...] the newest single frame
+    reward: Array  # [N] f32, for training
+    discount: Array  # [N] f32, 0 after a terminal step, 1 otherwise (a time-out included)
+    last: Array  # [N] bool, the (training) episode ended with this frame
+    first: Array  # [N] bool, a (training) episode starts with this frame
+    score: Array  # [N] f32, raw reward of the game
+    game_over: Array  # [N] bool, the whole game ended with this frame, lives and time included
+
+
+class Selection(NamedTuple):
+    """What acting decides and stores for N roots."""
+    action: Array  # [N] i32
+    policy: Array  # [N, A] f32, the policy target of the search
+    root_value: Array  # [N] f32, value of the search
+    value: Array  # [N] f32, value head of the network
+
+
+@flax.struct.dataclass
+class Replay:
+    """N lanes in lock-step, each a ring of T slots; a slot is one frame and the step taken from it.
+
+    The last frame of an episode has a slot too, flagged `last`: no step was taken from it, it is never drawn, and its `discount`
+    repeats that of the step that led to it (0: terminal, 1: time-out).
+    """
+    frame: Array | None  # [N, T, ...]; None in a checkpoint: the action log brings the frames back
+    action: Array  # [N, T] i32
+    reward: Array  # [N, T] f32
+    discount: Array  # [N, T] f32
+    last: Array  # [N, T] bool
+    offset: Array  # [N, T] i32, steps since the first frame of the episode
+    born: Array  # [N, T] i32, environment steps taken before this slot was written
+    policy: Array  # [N, T, A] f32
+    root_value: Array  # [N, T] f32
+    value: Array  # [N, T] f32
+    refreshed: Array  # [N, T] i32, update at which policy and values were last computed
+    priority: Array  # [N, T] f32, 0 where nothing may be drawn
+    cursor: Array  # [] i32, slots ever written in each lane
+
+
+@flax.struct.dataclass
+class Positions:
+    """Places in replay; `lane` counts from the first lane of the device that holds it."""
+    lane: Array  # [B] i32
+    time: Array  # [B] i32, absolute slot number
+
+
+@flax.struct.dataclass
+class Batch:
+    """B windows of replay that start at sampled positions."""
+    positions: Positions
+    frames: Array  # [B, S + K, ...], from S - 1 slots before the position to K after it
+    action: Array  # [B, L] i32
+    reward: Array  # [B, L] f32
+    discount: Array  # [B, L] f32
+    last: Array  # [B, L] bool
+    policy: Array  # [B, L, A] f32
+    root_value: Array  # [B, L] f32
+    value: Array  # [B, L] f32
+    age: Array  # [B] i32, environment steps since the position was written
+    staleness: Array  # [B] i32, updates since the position was refreshed
+    weight: Array  # [B] f32, importance weight
+
+
+@flax.struct.dataclass
+class Targets:
+    """What the unrolled model is trained towards; index k is k steps after the position."""
+    value: Array  # [B, K + 1] f32
+    value_prefix: Array  # [B, K] f32, of steps 1..K
+    policy: Array  # [B, K + 1, A] f32
+    value_mask: Array  # [B, K + 1] f32, 1 where slot k belongs to the episode of the position
+    policy_mask: Array  # [B, K + 1] f32, the same without the final frame of an episode
+
+
+@flax.struct.dataclass
+class Unroll:
+    """What the model predicts along the actions that were taken."""
+    value_logits: Array  # [B, K + 1, 2 * support + 1]
+    policy_logits: Array  # [B, K + 1, A]
+    prefix_logits: Array  # [B, K, 2 * support + 1], of steps 1..K
+    projection: Array | None  # [B, K, P], of the predicted states; None when no consistency is asked for
+    target_projection: Array | None  # [B, K, P], of the encoded frames, no gradient
+
+
+@flax.struct.dataclass
+class Learner:
+    variables: Any  # {'params', 'batch_stats'} of the network
+    target_variables: Any  # the same, a while ago
+    opt_state: Any
+    updates: Array  # [] i32
+
+
+@flax.struct.dataclass
+class Actor:
+    """Where the environments stand, and what is counted about them."""
+    stack: Array | None  # [N, ..., S * C] the current observation; None in a checkpoint
+    last: Array  # [N] bool, of the current frame
+    discount: Array  # [N] f32, of the step that led to the current frame
+    offset: Array  # [N] i32, steps since the first frame of the episode
+    score: Array  # [N] f32, raw return of the running game
+    recent_scores: Array  # [R] f32, ring of the last finished games
+    games: Array  # [] i32, games ever finished
+    env_steps: Array  # [] i32, steps ever taken
+    acts: Array  # [] i32, lock-steps ever taken, those that ignore an action included
+    action_log: Array  # [M, N] i16, every action ever sent
+
+
+@flax.struct.dataclass
+class State:
+    """Everything that a run is, but for the environments themselves."""
+    learner: Learner
+    actor: Actor
+    replay: Replay
+    key: PRNGKey
