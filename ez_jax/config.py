@@ -236,16 +236,16 @@ def replace(config, **changes):
 
 PAPER = Config()
 
-# Sized for two CPU cores: 100k steps of Pong within two hours.
+# Sized for two CPU cores: 100k steps of Pong in about an hour.
 CPU = replace(
     PAPER,
     env__num_envs=8, env__height=48, env__width=48, env__grayscale=True,
-    network__channels=32, network__pools=1, network__head_channels=8, network__lstm=128, network__support=20,
+    network__channels=16, network__pools=1, network__head_channels=8, network__lstm=128, network__support=20,
     network__projection=256, network__predictor=128,
     search__num_simulations=16,
-    reanalyse__mode="oldest", reanalyse__positions=64,
+    reanalyse__mode="oldest", reanalyse__positions=32,
     optimizer__name="adamw", optimizer__learning_rate=1e-3, optimizer__warmup_updates=200,
-    cycle__batch_size=64, cycle__updates_per_act=1, cycle__final_updates=0,
+    cycle__batch_size=64, cycle__updates_per_act=2, cycle__final_updates=1000,
     loss__shift=2,
     run__checkpoint_every=1000,
 )  # fmt: skip
@@ -260,7 +260,7 @@ DEBUG = replace(
     replay__capacity=1200,
     reanalyse__positions=16,
     optimizer__warmup_updates=10,
-    cycle__batch_size=16, cycle__warmup_steps=200,
+    cycle__batch_size=16, cycle__warmup_steps=200, cycle__updates_per_act=1, cycle__final_updates=10,
     env__eval_max_episode_steps=200,
     run__log_every=10, run__checkpoint_every=50, run__eval_episodes=4,
 )  # fmt: skip

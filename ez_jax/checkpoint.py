@@ -1,0 +1,135 @@
+"""Checkpoints that resume to the bit.
+
+EnvPool is deterministic for a seed and a sequence of actions, so a checkpoint holds the small things (parameters, optimiser,
+statistics of replay, keys, the action log) and no frame: stepping the emulators through the log brings them and every frame back.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ez_jax import actor as actor_lib
+from ez_jax.config import Config, differences, to_dict
+from ez_jax.cycle import Stages
+from ez_jax.envs import EnvPool
+from ez_jax.mesh import put_lanes, state_shardings
+from ez_jax.types import State, TimeStep
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or of another run; the message names the file and what is wrong."""
+
+
+class Checkpoints:
+    """The checkpoints of one work directory: the two newest are kept, and only complete ones are ever seen."""
+
+    def __init__(self, workdir: Path):
+        self.path = Path(workdir).absolute() / "checkpoints"
+        self._manager: ocp.CheckpointManager | None = None
+
+    @property
+    def manager(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            # Renaming a finished folder is what makes a save atomic: a run killed while writing leaves no such folder.
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+            self._manager = ocp.CheckpointManager(self.path, options=options)
+        return self._manager
+
+    def latest(self) -> int | None:
+        """Number of the newest complete checkpoint."""
+        if not self.path.is_dir():
+            return None
+        return self.manager.latest_step()
+
+    def save(self, state: State, meta: dict[str, Any]) -> None:
+        """Saves `state` without frames, under its number of acts plus updates; `meta` must be JSON."""
+        slim, step = without_frames(state), int(state.actor.acts) + int(state.learner.updates)
+        if step == self.latest():
+            return
+        self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(slim), meta=ocp.args.JsonSave(meta)))
+        self.manager.wait_until_finished()
+
+    def restore_meta(self) -> dict[str, Any]:
+        """The `meta` of the newest checkpoint.
+
+        Raises:
+          CheckpointError: there is none, or it cannot be read.
+        """
+        step = self._require()
+        return self._read(step, meta=ocp.args.JsonRestore())["meta"]
+
+    def restore(self, stages: Stages) -> State:
+        """The newest state, still without frames; see `regenerate`.
+
+        Raises:
+          CheckpointError: there is none, or it cannot be read.
+        """
+        step = self._require()
+        shape = without_frames(jax.eval_shape(stages.init, jax.random.key(0)))
+        abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape,
+                                state_shardings(shape, stages.mesh))
+        return self._read(step, state=ocp.args.StandardRestore(abstract))["state"]
+
+    def close(self) -> None:
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+
+    def _require(self) -> int:
+        step = self.latest()
+        if step is None:
+            raise CheckpointError(f"no complete checkpoint in {self.path}")
+        return step
+
+    def _read(self, step: int, **args):
+        try:
+            return self.manager.restore(step, args=ocp.args.Composite(**args))
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"cannot read the checkpoint {self.path / str(step)}: {reason}") from error
+
+
+def without_frames(state: State) -> State:
+    """What a checkpoint holds."""
+    return state.replace(replay=state.replay.replace(frame=None), actor=state.actor.replace(stack=None))
+
+
+def check_config(saved: dict, config: Config, path: Path) -> None:
+    """Refuses to go on with another config than the run was started with.
+
+    Raises:
+      CheckpointError: names the fields that differ.
+    """
+    found = differences(saved, json.loads(json.dumps(to_dict(config))))
+    if found:
+        raise CheckpointError(f"{path} holds a run with another config: " + "; ".join(found))
+
+
+def regenerate(stages: Stages, env: EnvPool, state: State) -> State:
+    """Brings fresh environments and all frames to where the action log ends.
+
+    Raises:
+      CheckpointError: the environments do not repeat what they did (another EnvPool version, for one).
+    """
+    fresh = stages.init(jax.random.key(0))
+    log, acts = np.asarray(state.actor.action_log), int(state.actor.acts)
+
+    def put(frames: jax.Array, stack: jax.Array, index: jax.Array, timestep: TimeStep) -> tuple[jax.Array, jax.Array]:
+        newest = stack[..., -timestep.frame.shape[-1] :]
+        frames = jax.lax.dynamic_update_index_in_dim(frames, newest, index, axis=1)
+        return frames, actor_lib.push_frame(stack, timestep.frame, timestep.first)
+
+    put = jax.jit(put, donate_argnums=(0, 1))
+    frames, stack = fresh.replay.frame, actor_lib.start(fresh.actor, put_lanes(stages.mesh, env.reset())).stack
+    slots, timestep = frames.shape[1], None
+    for i in range(acts):
+        timestep = env.step(log[i])
+        frames, stack = put(frames, stack, jnp.asarray(i % slots, jnp.int32), put_lanes(stages.mesh, timestep))
+    if timestep is not None and not np.array_equal(timestep.last, state.actor.last):
+        raise CheckpointError("the environments did not repeat the recorded run: is this another EnvPool version?")
+    return state.replace(replay=state.replay.replace(frame=frames), actor=state.actor.replace(stack=stack))

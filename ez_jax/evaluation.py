@@ -1,0 +1,92 @@
+"""Evaluation: whole games, greedy and noiseless search, raw scores, one seed an episode."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ez_jax.actor import push_frame
+from ez_jax.config import Config
+from ez_jax.envs import EnvPool
+from ez_jax.networks import Network, observation_shape
+from ez_jax.search import search
+
+FIRST_SEED = 1_000_000
+"""Evaluation seeds start here, far from the seeds of training."""
+
+
+class Episode(NamedTuple):
+    episode: int
+    seed: int
+    score: float  # raw return
+    length: int  # agent steps
+
+
+class Evaluation(NamedTuple):
+    episodes: list[Episode]
+    actions: list[int]  # of the first episode
+
+    @property
+    def scores(self) -> np.ndarray:
+        return np.array([e.score for e in self.episodes])
+
+
+def evaluate(network: Network, config: Config, variables, *, episodes: int, simulations: int | None = None,
+             progress: Callable[[int, int], None] | None = None) -> Evaluation:
+    """Plays `episodes` games side by side, one of each seed from `FIRST_SEED` on (the seed draws the no-ops at the start).
+
+    Args:
+      network: the model.
+      config: `config.env.eval_max_episode_steps` ends a game.
+      variables: of the network.
+      episodes: how many.
+      simulations: instead of the training's.
+      progress: called with steps done and games finished.
+    """
+    seeds = [FIRST_SEED + i for i in range(episodes)]
+    env = EnvPool(config.env, seeds, training=False)
+    spec = env.spec(config.env.stack)
+
+    @jax.jit
+    def act(variables, stack):
+        # Ties of a noiseless search are broken by a key; a fixed one keeps evaluation a function of the parameters.
+        return search(network, config, variables, jax.random.key(0), stack, explore=False, temperature=0.0,
+                      num_simulations=simulations).action
+
+    push = jax.jit(push_frame)
+    timestep = env.reset()
+    stack = push(jnp.zeros((episodes, *observation_shape(spec)), spec.frame_dtype), timestep.frame, timestep.first)
+    score, length, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
+    actions = []
+    while not over.all():
+        action = np.asarray(act(variables, stack))
+        if not over[0]:
+            actions.append(int(action[0]))
+        timestep = env.step(action)
+        score += np.where(over, 0, timestep.score)
+        length += ~over
+        over |= timestep.game_over
+        stack = push(stack, timestep.frame, timestep.first)
+        if progress:
+            progress(int(length.max()), int(over.sum()))
+    return Evaluation([Episode(i, seeds[i], float(score[i]), int(length[i])) for i in range(episodes)], actions)
+
+
+def record_video(config: Config, actions: list[int], path: Path) -> None:
+    """Plays the first evaluation episode's actions again and writes it as a video, in the game's own resolution.
+
+    The emulator is deterministic for a seed and its actions, whatever the size of the frames.
+    """
+    import imageio.v2 as imageio
+
+    large = dict(img_height=210, img_width=160, gray_scale=False)
+    env = EnvPool(config.env, [FIRST_SEED], training=False, **large)
+    if not env.is_atari:
+        raise ValueError(f"{config.env.id} has no frames to show")
+    with imageio.get_writer(path, fps=15, macro_block_size=2) as video:
+        video.append_data(env.reset().frame[0])
+        for action in actions:
+            video.append_data(env.step(np.array([action])).frame[0])

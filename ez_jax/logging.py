@@ -1,0 +1,95 @@
+"""What a run writes while it goes: a JSON line and TensorBoard scalars per log interval, and progress on the screen."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import rich.console
+import rich.live
+import rich.table
+from tensorboardX import SummaryWriter
+
+
+class MetricsFile:
+    """`metrics.jsonl` and TensorBoard events of one work directory.
+
+    Resuming cuts the lines that were written after the checkpoint: they come again, the same but for times.
+    """
+
+    def __init__(self, workdir: Path, updates: int):
+        self.path = Path(workdir) / "metrics.jsonl"
+        kept = []
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:  # the line that a kill cut short
+                    break
+                if row["updates"] <= updates:
+                    kept.append(line + "\n")
+        self.path.write_text("".join(kept))
+        self._file = self.path.open("a")
+        self._board = SummaryWriter(str(workdir), purge_step=updates + 1 if updates else None)
+
+    def write(self, row: Mapping[str, float | int | None]) -> None:
+        """One line; what is not finite becomes null."""
+        clean = {k: v if isinstance(v, int) or v is not None and math.isfinite(v) else None for k, v in row.items()}
+        self._file.write(json.dumps(clean) + "\n")
+        self._file.flush()
+        for name, value in clean.items():
+            if value is not None and name not in ("updates", "wall_s"):
+                self._board.add_scalar(name if "/" in name else f"run/{name}", value, clean["updates"])
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+class Progress:
+    """One live table on a terminal, plain lines elsewhere (one every `seconds`)."""
+
+    def __init__(self, env_steps: int, updates: int, seconds: float = 10.0):
+        self.console = rich.console.Console(highlight=False, soft_wrap=True)
+        self._goal = env_steps, updates
+        self._seconds = seconds
+        self._last = -math.inf
+        self._live: rich.live.Live | None = None
+        self._began: tuple[float, int] | None = None
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self._live = rich.live.Live(console=self.console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, row: Mapping[str, float | int | None]) -> None:
+        """Shows the newest metrics; `row` has at least `env_steps, updates, episode_return`."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now, row["updates"]
+        done, seconds = row["updates"] - self._began[1], now - self._began[0]
+        rate = done / seconds if done and seconds else 0.0
+        left = (self._goal[1] - row["updates"]) / rate if rate else None
+        cells = {
+            "steps": f"{row['env_steps']:,}/{self._goal[0]:,}", "updates": f"{row['updates']:,}/{self._goal[1]:,}",
+            "updates/s": f"{rate:.1f}", "return": _number(row.get("episode_return")),
+            **{name.removeprefix("loss/"): _number(value) for name, value in row.items() if name.startswith("loss/")},
+            "left": "-" if left is None else f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
+        }  # fmt: skip
+        if self._live:
+            table = rich.table.Table(*cells)
+            table.add_row(*cells.values())
+            self._live.update(table)
+        elif now - self._last >= self._seconds or row["updates"] >= self._goal[1]:
+            self._last = now
+            self.console.print("  ".join(f"{name} {value}" for name, value in cells.items()))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3g}"

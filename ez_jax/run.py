@@ -1,0 +1,281 @@
+"""A whole run in a work directory: train, log, checkpoint, stop and resume, evaluate, score.
+
+`run(config, workdir)` is what the scripts and notebooks call.
+"""
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ez_jax import actor as actor_lib
+from ez_jax import cycle as cycle_lib
+from ez_jax.checkpoint import CheckpointError, Checkpoints, check_config, regenerate
+from ez_jax.config import Config, from_dict, to_dict, validate
+from ez_jax.cycle import Stages
+from ez_jax.envs import check_task
+from ez_jax.evaluation import Evaluation, evaluate
+from ez_jax.logging import MetricsFile, Progress
+from ez_jax.losses import LossFn
+from ez_jax.mesh import make_mesh
+from ez_jax.scores import RANDOM_HUMAN, human_normalized
+from ez_jax.types import State
+
+
+class RunError(ValueError):
+    """The run cannot start or go on; the message is one line for the user."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and is saved."""
+
+
+@dataclasses.dataclass
+class Restored:
+    """A run brought back from its work directory."""
+    config: Config
+    stages: Stages
+    state: State  # without frames
+
+    @property
+    def variables(self) -> Any:
+        """Of the network: `stages.network.apply(variables, ...)`."""
+        return self.state.learner.variables
+
+
+def setup(cache_dir: str | None = None) -> None:
+    """Keeps compiled programs on disk, so that only the first run on a machine waits for the compiler."""
+    folder = cache_dir or os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "ez_jax")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def run(config: Config, workdir: str | Path, *, resume: bool = False, preset: str = "", command: str | None = None,
+        losses: Mapping[str, tuple[LossFn, float]] | None = None, evaluate_after: bool = True) -> dict[str, Any]:
+    """Trains from start or checkpoint to the end and evaluates the final parameters.
+
+    Args:
+      config: of the run.
+      workdir: `config.json, metrics.jsonl, checkpoints/, eval.csv, result.json` and TensorBoard events go here.
+      resume: go on from the newest checkpoint of `workdir`, or begin where there is none.
+      preset: its name, for `result.json`.
+      command: what started the run, for `result.json`.
+      losses: extra loss terms, name to `(function, weight)`.
+      evaluate_after: play the evaluation games at the end.
+
+    Returns:
+      what `result.json` holds.
+
+    Raises:
+      RunError: `workdir` holds a run and `resume` is off, or a loss is not finite.
+      ValueError: a field is out of range, the game is unknown, the checkpoint is damaged or of another config.
+      Stopped: Ctrl-C or SIGTERM came; the run is saved.
+    """
+    validate(config)
+    check_task(config.env.id)
+    workdir = Path(workdir)
+    checkpoints = Checkpoints(workdir)
+    saved = checkpoints.latest() is not None
+    if not resume and (workdir / "config.json").exists():
+        raise RunError(f"{workdir} holds a run already: go on with --resume, or choose another --workdir")
+    meta = checkpoints.restore_meta() if saved else {"wall_s": 0.0}
+    if saved:
+        check_config(meta["config"], config, workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
+
+    env = cycle_lib.make_env(config)
+    stages = Stages(config, env.spec(config.env.stack), make_mesh(), losses)
+    if saved:
+        state = regenerate(stages, env, checkpoints.restore(stages))
+        print(f"resumed at {int(state.actor.env_steps):,} steps and {int(state.learner.updates):,} updates", flush=True)
+    else:
+        state = cycle_lib.start(stages, env, config.seed)
+    clock = Clock(meta["wall_s"])
+    state = train(stages, env, state, checkpoints, workdir, clock)
+    checkpoints.close()
+    result = {
+        "game": game_name(config), "preset": preset, "seed": config.seed, "env_steps": int(state.actor.env_steps),
+        "updates": int(state.learner.updates), "train_wall_s": round(clock(), 1),
+    }  # fmt: skip
+    if evaluate_after:
+        result |= _evaluate_into(stages, state.learner.variables, workdir)
+    result |= {"wall_s": round(clock(), 1), **provenance(command)}
+    _write_atomically(workdir / "result.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def train(stages: Stages, env, state: State, checkpoints: Checkpoints, workdir: Path, clock: "Clock") -> State:
+    """Cycles to the end of the schedule, with metrics, checkpoints and an orderly stop."""
+    config = stages.config
+    metrics_file = MetricsFile(workdir, int(state.learner.updates))
+    logged = saved = int(state.learner.updates)
+    pending: list[tuple[int, dict[str, jax.Array]]] = []
+
+    def save() -> None:
+        check_finite(pending)
+        checkpoints.save(state, {"config": to_dict(config), "wall_s": clock()})
+
+    with Progress(config.env_steps, config.total_updates) as progress, StopRequest() as stop:
+        try:
+            while not cycle_lib.finished(config, state):
+                before = int(state.learner.updates)
+                state, metrics = cycle_lib.cycle(stages, env, state)
+                pending += [(before + i + 1, m) for i, m in enumerate(metrics)]
+                updates = before + len(metrics)
+                if updates // config.run.log_every > logged // config.run.log_every:
+                    logged = updates
+                    check_finite(pending)
+                    row = {"env_steps": int(state.actor.env_steps), "updates": updates, "wall_s": round(clock(), 2),
+                           "episode_return": float(actor_lib.recent_score(state.actor)), "games": int(state.actor.games),
+                           **{name: float(x) for name, x in sorted(jax.device_get(pending[-1][1]).items())}}  # fmt: skip
+                    pending.clear()
+                    metrics_file.write(row)
+                    progress.show(row)
+                if stop.requested:
+                    save()
+                    raise Stopped(f"stopped and saved at {int(state.actor.env_steps):,} steps and {updates:,} updates; "
+                                  "go on with the same command and --resume")
+                if updates // config.run.checkpoint_every > saved // config.run.checkpoint_every:
+                    save()
+                    saved = updates
+            save()
+        finally:
+            metrics_file.close()
+    return state
+
+
+def check_finite(pending: list[tuple[int, dict[str, jax.Array]]]) -> None:
+    """Raises `RunError` at the first update whose losses are not finite, and names them."""
+    for update, metrics in pending:
+        values = jax.device_get({k: v for k, v in metrics.items() if k.startswith("loss/") or k == "gradient_norm"})
+        bad = [name for name, value in sorted(values.items()) if not np.isfinite(value)]
+        if bad:
+            raise RunError(f"update {update} is not finite: " + ", ".join(f"{b} = {values[b]}" for b in bad)
+                           + "; the last good checkpoint is kept")
+
+
+class StopRequest:
+    """Turns Ctrl-C and SIGTERM into a flag; a second Ctrl-C interrupts at once."""
+
+    def __init__(self):
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        except ValueError:  # not the main thread: signals are not ours
+            pass
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Clock:
+    """Seconds since the run began, over all its processes."""
+
+    def __init__(self, before: float):
+        self._before, self._start = before, time.monotonic()
+
+    def __call__(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+
+def restore(workdir: str | Path) -> Restored:
+    """A finished or stopped run, for evaluation or a notebook, on whatever devices are here.
+
+    Raises:
+      CheckpointError: no run, or its checkpoint is missing or damaged.
+    """
+    workdir = Path(workdir)
+    if not (workdir / "config.json").exists():
+        raise CheckpointError(f"no run in {workdir}: {workdir / 'config.json'} is missing")
+    checkpoints = Checkpoints(workdir)
+    config = from_dict(checkpoints.restore_meta()["config"])
+    env = cycle_lib.make_env(config)
+    # One device is enough to play; the number that trained need not be here.
+    stages = Stages(config, env.spec(config.env.stack), make_mesh(1))
+    state = checkpoints.restore(stages)
+    checkpoints.close()
+    return Restored(config, stages, state)
+
+
+def _evaluate_into(stages: Stages, variables: Any, workdir: Path) -> dict[str, Any]:
+    config = stages.config
+    print(f"evaluating {config.run.eval_episodes} episodes", flush=True)
+    # Away from the mesh: evaluation is one batch on one device.
+    variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
+    found = evaluate(stages.network, config, variables, episodes=config.run.eval_episodes,
+                     simulations=config.run.eval_simulations or None)
+    write_episodes(workdir / "eval.csv", found)
+    return summary(config, found)
+
+
+def summary(config: Config, evaluation: Evaluation) -> dict[str, Any]:
+    """Mean, median and human-normalised score of an evaluation."""
+    game, scores = game_name(config), evaluation.scores
+    random, human = RANDOM_HUMAN.get(game, (None, None))
+    return {
+        "eval_mean": float(scores.mean()), "eval_median": float(np.median(scores)), "eval_episodes": len(scores),
+        "eval_distinct": len(set(scores.tolist())), "human_normalized": human_normalized(game, float(scores.mean())),
+        "random_score": random, "human_score": human,
+    }  # fmt: skip
+
+
+def write_episodes(path: Path, evaluation: Evaluation) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["episode", "seed", "return", "length"])
+        writer.writerows(evaluation.episodes)
+
+
+def game_name(config: Config) -> str:
+    return config.env.id.removesuffix("-v5")
+
+
+def provenance(command: str | None = None) -> dict[str, Any]:
+    """Device, versions, commit and command of this process."""
+    packages = ("ez_jax", "jax", "flax", "optax", "mctx", "envpool", "orbax-checkpoint", "numpy")
+    return {
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+        "commit": _commit(), "command": command or shlex.join(["python", *sys.argv]),
+    }  # fmt: skip
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True,
+                             timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return out.stdout.strip() or None
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
