@@ -15,7 +15,7 @@ import jax
 import tyro
 
 from ez_jax.config import PRESETS, Config, replace
-from ez_jax.run import RunError, Stopped, run, setup
+from ez_jax.run import Stopped, check, run, setup
 
 EXPECTED = {
     "paper": "hours on an accelerator, weeks on a CPU: the progress line tells after the first updates",
@@ -63,14 +63,15 @@ def main(argv: list[str] | None = None) -> int:
     preset, why = choose(args.preset)
     config = args.config
     workdir = Path(args.workdir or f"runs/{args.game}-{preset}-seed{config.seed}")
-    print(f"{args.game}, preset {preset} ({why}): {config.env_steps:,} steps, {config.total_updates:,} updates, "
-          f"{EXPECTED[preset]}; writing to {workdir}", flush=True)
     try:
+        check(config, workdir, resume=args.resume)
+        print(f"{args.game}, preset {preset} ({why}): {config.env_steps:,} steps, {config.total_updates:,} updates, "
+              f"{EXPECTED[preset]}; writing to {workdir}", flush=True)
         result = run(config, workdir, resume=args.resume, preset=preset)
     except Stopped as stopped:
         print(stopped)
         return 0
-    except (RunError, ValueError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     normalized = result["human_normalized"]

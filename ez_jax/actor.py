@@ -60,7 +60,8 @@ def select_randomly(key: Array, num_envs: int, num_actions: int) -> Selection:
     """Warm-up: uniform actions, and the uniform policy as target."""
     action = jax.random.randint(key, (num_envs,), 0, num_actions)
     zeros = jnp.zeros(num_envs)
-    return Selection(action, jnp.full((num_envs, num_actions), 1 / num_actions), zeros, zeros)
+    policy = jnp.full((num_envs, num_actions), 1 / num_actions, jnp.float32)
+    return Selection(action, policy, zeros, zeros)
 
 
 def record(actor: Actor, replay: Replay, selection: Selection, timestep: TimeStep, updates: Array,
@@ -78,7 +79,6 @@ def record(actor: Actor, replay: Replay, selection: Selection, timestep: TimeSte
         reward=jnp.where(taken, timestep.reward, 0.0), discount=jnp.where(taken, timestep.discount, actor.discount),
         last=~taken, offset=actor.offset, born=jnp.full_like(actor.offset, actor.env_steps), policy=selection.policy,
         root_value=selection.root_value, value=selection.value,
-        # What was never searched is the first to be.
         refreshed=jnp.full_like(actor.offset, updates))  # fmt: skip
 
     # A game's raw score counts each step, the forced no-op after a lost life included.

@@ -116,7 +116,7 @@ def regenerate(stages: Stages, env: EnvPool, state: State) -> State:
     Raises:
       CheckpointError: the environments do not repeat what they did (another EnvPool version, for one).
     """
-    fresh = stages.init(jax.random.key(0))
+    fresh = stages.begin(stages.init(jax.random.key(0)), put_lanes(stages.mesh, env.reset()))
     log, acts = np.asarray(state.actor.action_log), int(state.actor.acts)
 
     def put(frames: jax.Array, stack: jax.Array, index: jax.Array, timestep: TimeStep) -> tuple[jax.Array, jax.Array]:
@@ -124,8 +124,8 @@ def regenerate(stages: Stages, env: EnvPool, state: State) -> State:
         frames = jax.lax.dynamic_update_index_in_dim(frames, newest, index, axis=1)
         return frames, actor_lib.push_frame(stack, timestep.frame, timestep.first)
 
-    put = jax.jit(put, donate_argnums=(0, 1))
-    frames, stack = fresh.replay.frame, actor_lib.start(fresh.actor, put_lanes(stages.mesh, env.reset())).stack
+    put = jax.jit(put, donate_argnums=(0, 1), out_shardings=(fresh.replay.frame.sharding, fresh.actor.stack.sharding))
+    frames, stack = fresh.replay.frame, fresh.actor.stack
     slots, timestep = frames.shape[1], None
     for i in range(acts):
         timestep = env.step(log[i])

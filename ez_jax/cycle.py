@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from ez_jax import actor as actor_lib
 from ez_jax import learner as learner_lib
@@ -56,14 +56,16 @@ class Stages:
         self.terms = active_losses(config, losses)
         self.network = Network(config.network, spec)
         shardings = state_shardings(jax.eval_shape(self._init, jax.random.key(0)), mesh)
+        lanes, whole = NamedSharding(mesh, DATA), NamedSharding(mesh, REPLICATED)
         self.init = jax.jit(self._init, out_shardings=shardings)
         donated = functools.partial(jax.jit, donate_argnums=0)
-        self.select = donated(self._select, out_shardings=(shardings, None))
-        self.select_randomly = donated(self._select_randomly, out_shardings=(shardings, None))
+        self.begin = donated(self._begin, out_shardings=shardings)
+        self.select = donated(self._select, out_shardings=(shardings, lanes))
+        self.select_randomly = donated(self._select_randomly, out_shardings=(shardings, lanes))
         self.record = donated(self._record, out_shardings=shardings)
-        self.draw = donated(self._draw, out_shardings=(shardings, None))
+        self.draw = donated(self._draw, out_shardings=(shardings, lanes))
         self.reanalyse = donated(self._reanalyse, out_shardings=shardings)
-        self.update = donated(self._update, out_shardings=(shardings, None))
+        self.update = donated(self._update, out_shardings=(shardings, whole))
 
     # STATE
 
@@ -73,6 +75,9 @@ class Stages:
             learner=learner_lib.init(self.config, init_variables(self.network, network_key)),
             actor=actor_lib.init(self.config, self.spec),
             replay=replay_lib.empty(self.config, self.spec, self.config.env.num_envs), key=key)  # fmt: skip
+
+    def _begin(self, state: State, timestep: TimeStep) -> State:
+        return state.replace(actor=actor_lib.start(state.actor, timestep))
 
     # ACT
 
@@ -145,8 +150,7 @@ class Stages:
 
 def start(stages: Stages, env: EnvPool, seed: int) -> State:
     """The state of a new run, after the environments' reset."""
-    state = stages.init(jax.random.key(seed))
-    return state.replace(actor=actor_lib.start(state.actor, put_lanes(stages.mesh, env.reset())))
+    return stages.begin(stages.init(jax.random.key(seed)), put_lanes(stages.mesh, env.reset()))
 
 
 def act(stages: Stages, env: EnvPool, state: State, *, random: bool) -> State:

@@ -14,12 +14,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ez_jax import actor as actor_lib
 from ez_jax import cycle as cycle_lib
@@ -58,13 +60,16 @@ class Restored:
 
 def setup(cache_dir: str | None = None) -> None:
     """Keeps compiled programs on disk, so that only the first run on a machine waits for the compiler."""
+    # Children (git, the video encoder) are started by fork and exec at once: JAX's threads are in no danger.
+    warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
     folder = cache_dir or os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "ez_jax")
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def run(config: Config, workdir: str | Path, *, resume: bool = False, preset: str = "", command: str | None = None,
-        losses: Mapping[str, tuple[LossFn, float]] | None = None, evaluate_after: bool = True) -> dict[str, Any]:
+        losses: Mapping[str, tuple[LossFn, float]] | None = None, evaluate_after: bool = True,
+        mesh: Mesh | None = None) -> dict[str, Any]:
     """Trains from start or checkpoint to the end and evaluates the final parameters.
 
     Args:
@@ -75,6 +80,7 @@ def run(config: Config, workdir: str | Path, *, resume: bool = False, preset: st
       command: what started the run, for `result.json`.
       losses: extra loss terms, name to `(function, weight)`.
       evaluate_after: play the evaluation games at the end.
+      mesh: the devices to use, all by default.
 
     Returns:
       what `result.json` holds.
@@ -84,27 +90,20 @@ def run(config: Config, workdir: str | Path, *, resume: bool = False, preset: st
       ValueError: a field is out of range, the game is unknown, the checkpoint is damaged or of another config.
       Stopped: Ctrl-C or SIGTERM came; the run is saved.
     """
-    validate(config)
-    check_task(config.env.id)
     workdir = Path(workdir)
-    checkpoints = Checkpoints(workdir)
-    saved = checkpoints.latest() is not None
-    if not resume and (workdir / "config.json").exists():
-        raise RunError(f"{workdir} holds a run already: go on with --resume, or choose another --workdir")
-    meta = checkpoints.restore_meta() if saved else {"wall_s": 0.0}
-    if saved:
-        check_config(meta["config"], config, workdir)
+    meta = check(config, workdir, resume=resume)
+    checkpoints, saved = Checkpoints(workdir), meta is not None
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
 
     env = cycle_lib.make_env(config)
-    stages = Stages(config, env.spec(config.env.stack), make_mesh(), losses)
+    stages = Stages(config, env.spec(config.env.stack), mesh or make_mesh(), losses)
     if saved:
         state = regenerate(stages, env, checkpoints.restore(stages))
         print(f"resumed at {int(state.actor.env_steps):,} steps and {int(state.learner.updates):,} updates", flush=True)
     else:
         state = cycle_lib.start(stages, env, config.seed)
-    clock = Clock(meta["wall_s"])
+    clock = Clock(meta["wall_s"] if saved else 0.0)
     state = train(stages, env, state, checkpoints, workdir, clock)
     checkpoints.close()
     result = {
@@ -116,6 +115,25 @@ def run(config: Config, workdir: str | Path, *, resume: bool = False, preset: st
     result |= {"wall_s": round(clock(), 1), **provenance(command)}
     _write_atomically(workdir / "result.json", json.dumps(result, indent=2) + "\n")
     return result
+
+
+def check(config: Config, workdir: Path, *, resume: bool) -> dict[str, Any] | None:
+    """Everything that can be wrong with a command, before any work starts; raises as `run` does.
+
+    Returns:
+      what the newest checkpoint of `workdir` says of itself, None where there is none.
+    """
+    validate(config)
+    check_task(config.env.id)
+    if not resume and (workdir / "config.json").exists():
+        raise RunError(f"{workdir} holds a run already: go on with --resume, or choose another --workdir")
+    checkpoints = Checkpoints(workdir)
+    if checkpoints.latest() is None:
+        return None
+    meta = checkpoints.restore_meta()
+    checkpoints.close()
+    check_config(meta["config"], config, workdir)
+    return meta
 
 
 def train(stages: Stages, env, state: State, checkpoints: Checkpoints, workdir: Path, clock: "Clock") -> State:
