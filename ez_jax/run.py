@@ -92,6 +92,7 @@ def run(config: Config, workdir: str | Path, *, resume: bool = False, preset: st
     """
     workdir = Path(workdir)
     meta = check(config, workdir, resume=resume)
+    origin = provenance(command)
     checkpoints, saved = Checkpoints(workdir), meta is not None
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
@@ -112,7 +113,7 @@ def run(config: Config, workdir: str | Path, *, resume: bool = False, preset: st
     }  # fmt: skip
     if evaluate_after:
         result |= _evaluate_into(stages, state.learner.variables, workdir)
-    result |= {"wall_s": round(clock(), 1), **provenance(command)}
+    result |= {"wall_s": round(clock(), 1), **origin}
     _write_atomically(workdir / "result.json", json.dumps(result, indent=2) + "\n")
     return result
 
