@@ -21,8 +21,8 @@ RECENT_GAMES = 16
 def init(config: Config, spec: EnvSpec) -> Actor:
     """Environments that have not been reset yet; `start` puts the first frames in."""
     n = config.env.num_envs
-    # Every ignored step follows a real one, so twice the steps bounds the log.
-    longest = 2 * (config.env_steps // n + 1)
+    # At most two ignored steps follow a real one: after a lost life, and when the no-op after it loses the game.
+    longest = 3 * (config.env_steps // n + 1)
     return Actor(
         stack=jnp.zeros((n, *observation_shape(spec)), spec.frame_dtype), last=jnp.zeros(n, bool), discount=jnp.ones(n),
         offset=jnp.zeros(n, jnp.int32), score=jnp.zeros(n), recent_scores=jnp.zeros(RECENT_GAMES),

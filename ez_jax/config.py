@@ -294,11 +294,12 @@ def validate(config, prefix: str = "") -> None:
 
 
 def _validate_together(config: Config) -> None:
-    slots = config.replay.capacity // config.env.num_envs
     window = config.env.stack + config.target.unroll_steps + config.target.td_steps
-    if slots < 2 * window:
-        raise ValueError(f"replay.capacity={config.replay.capacity} is out of range: {config.env.num_envs} environments need "
-                         f"at least {2 * window * config.env.num_envs}")
+    # Half of the slots may be final frames of one-step episodes, which cannot be drawn.
+    needed = 2 * config.cycle.batch_size + window * config.env.num_envs
+    if config.replay.capacity < needed:
+        raise ValueError(f"replay.capacity={config.replay.capacity} is out of range: {config.env.num_envs} environments and "
+                         f"cycle.batch-size={config.cycle.batch_size} need at least {needed}")
     if config.env_steps < config.cycle.warmup_steps:
         raise ValueError(f"env-steps={config.env_steps} is out of range: the warm-up alone takes "
                          f"cycle.warmup-steps={config.cycle.warmup_steps}")

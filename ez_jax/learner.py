@@ -73,9 +73,11 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
     first = view(input_key, batch.frames[:, :stack])
 
     def forward(net: Network) -> Unroll:
+        # One crop and one intensity for all target frames of a sample, drawn apart from the input's.
+        target_frames = view(target_key, batch.frames[:, 1:]) if consistency else None
         state = net.encode(observations(first, stack, 0), train=True)
         memory = net.initial_memory(state.shape[0])
-        predictions, prefixes, states = [net.predict(state, train=True)], [], []
+        predictions, prefixes, projections, target_projections = [net.predict(state, train=True)], [], [], []
         for k in range(k_steps):
             state = net.advance(state, batch.action[:, k], train=True)
             if config.loss.half_gradient:
@@ -85,19 +87,19 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
             memory = jax.tree.map(jnp.zeros_like, step.memory) if (k + 1) % restart == 0 else step.memory
             predictions.append(net.predict(state, train=True))
             prefixes.append(step.prefix_logits)
-            states.append(state)
-        projection = target_projection = None
-        if consistency:
-            # One crop and one intensity for all target frames of a sample, drawn apart from the input's.
-            frames = view(target_key, batch.frames[:, 1:])
-            encoded = [net.encode(observations(frames, stack, k), train=True) for k in range(k_steps)]
-            projection = jnp.stack([net.project_and_predict(s, train=True) for s in states], axis=1)
-            target_projection = jax.lax.stop_gradient(jnp.stack([net.project(s, train=True) for s in encoded], axis=1))
+            if consistency:
+                encoded = net.encode(observations(target_frames, stack, k), train=True)
+                # For the running statistics alone: without encoded states among them the heads would be normalised for
+                # imagined states, and be off at every root.
+                net.predict(encoded, train=True)
+                projections.append(net.project_and_predict(state, train=True))
+                target_projections.append(jax.lax.stop_gradient(net.project(encoded, train=True)))
         return Unroll(
             value_logits=jnp.stack([p.value_logits for p in predictions], axis=1),
             policy_logits=jnp.stack([p.policy_logits for p in predictions], axis=1),
             prefix_logits=jnp.stack(prefixes, axis=1),
-            projection=projection, target_projection=target_projection)  # fmt: skip
+            projection=jnp.stack(projections, axis=1) if consistency else None,
+            target_projection=jnp.stack(target_projections, axis=1) if consistency else None)  # fmt: skip
 
     unroll, moved = network.apply(variables, method=forward, mutable=["batch_stats"])
     return unroll, moved["batch_stats"]
@@ -108,7 +110,7 @@ def loss(params: Any, batch_stats: Any, key: Array, batch: Batch, targets: Targe
     """Importance-weighted mean of the summed terms, divided by the unroll steps."""
     variables = {"params": params, "batch_stats": batch_stats}
     # A term that is not ours may read the projections.
-    consistency = "consistency" in terms or not terms.keys() <= LOSSES.keys()
+    consistency = "consistency" in terms or any(fn is not LOSSES.get(name) for name, (fn, _) in terms.items())
     unroll, batch_stats = unroll_model(network, config, variables, key, batch, consistency)
     per_sample, parts = total_loss(terms, unroll, targets, config)
     objective = jnp.mean(batch.weight * per_sample) / config.target.unroll_steps

@@ -31,7 +31,7 @@ class MetricsFile:
                     kept.append(line + "\n")
         self.path.write_text("".join(kept))
         self._file = self.path.open("a")
-        self._board = SummaryWriter(str(workdir), purge_step=updates + 1 if updates else None)
+        self._board = SummaryWriter(str(workdir), purge_step=updates + 1)
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         """One line; what is not finite becomes null."""

@@ -38,8 +38,9 @@ def value_prefix_loss(unroll: Unroll, targets: Targets, config: Config) -> Array
 
 def consistency_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     """Negative cosine between predicted and encoded next states (EfficientZero, section 4.1; SimSiam, Chen & He 2021)."""
-    # Without epsilon the gradient at a zero vector is NaN.
-    cosine = optax.cosine_similarity(unroll.projection, unroll.target_projection, epsilon=1e-5)
+    projection, target = unroll.projection.astype(jnp.float32), unroll.target_projection.astype(jnp.float32)
+    # Norms are floored at 1e-5, the root of epsilon; without it the gradient at a zero vector is NaN.
+    cosine = optax.cosine_similarity(projection, target, epsilon=1e-10)
     return jnp.sum(-cosine * targets.value_mask[:, 1:], axis=1)
 
 
