@@ -1,0 +1,61 @@
+"""Run by `test_mesh.py` in a process with four simulated devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tiny import PONG
+
+from ez_jax import cycle as cycle_lib
+from ez_jax.config import replace
+from ez_jax.cycle import Drawn, Stages
+from ez_jax.mesh import make_mesh, state_shardings
+from ez_jax.run import setup
+from ez_jax.types import Positions
+
+
+def same_update_on_one_and_four_devices():
+    config = replace(PONG, reanalyse__mode="off", optimizer__name="sgd", optimizer__learning_rate=0.2,
+                     optimizer__warmup_updates=0)
+    env = cycle_lib.make_env(config)
+    one, four = (Stages(config, env.spec(config.env.stack), make_mesh(n)) for n in (1, 4))
+    state = cycle_lib.start(one, env, 0)
+    while int(state.actor.env_steps) < config.cycle.warmup_steps:
+        state, _ = cycle_lib.cycle(one, env, state)
+    copy = jax.device_put(jax.device_get(state.replace(key=jax.random.key_data(state.key))),
+                          state_shardings(jax.eval_shape(lambda: state), four.mesh))
+    copy = copy.replace(key=jax.random.wrap_key_data(copy.key))
+    # The same windows: lane i is the first lane of device i.
+    lanes, times = jnp.repeat(jnp.arange(4), 4), jnp.tile(jnp.array([5, 11, 23, 31]), 4)
+    drawn = lambda lane: Drawn(Positions(lane, times), jnp.full(16, 1 / 16))  # noqa: E731
+    first, first_metrics = one.update(state, drawn(lanes))
+    second, second_metrics = four.update(copy, drawn(jnp.zeros_like(lanes)))
+    for a, b in zip(jax.tree.leaves(first.learner.variables), jax.tree.leaves(second.learner.variables), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(first.replay.priority), np.asarray(second.replay.priority), atol=1e-4)
+    np.testing.assert_allclose(float(first_metrics["loss/total"]), float(second_metrics["loss/total"]), rtol=1e-4)
+    assert float(first_metrics["gradient_norm"]) > 0.1
+
+
+def whole_cycle_on_four_devices(mode: str):
+    config = replace(PONG, reanalyse__mode=mode, cycle__batch_size=8)
+    env = cycle_lib.make_env(config)
+    stages = Stages(config, env.spec(config.env.stack), make_mesh(4))
+    state = cycle_lib.start(stages, env, 0)
+    assert len(state.replay.frame.addressable_shards) == 4 and state.replay.frame.addressable_shards[0].data.shape[0] == 1
+    if mode == "oldest":
+        text = stages.select.lower(state).compile().as_text()
+        assert "while" in text and not any(name in text for name in ("all-reduce", "all-gather", "all-to-all"))
+    while int(state.learner.updates) < 4:
+        state, metrics = cycle_lib.cycle(stages, env, state)
+        assert all(np.isfinite(float(x)) for m in metrics for x in m.values())
+    assert int(state.actor.env_steps) == 4 * int(state.replay.cursor)  # nobody's game is over yet
+    assert stages.update._cache_size() == 1
+
+
+if __name__ == "__main__":
+    setup()
+    assert jax.device_count() == 4
+    same_update_on_one_and_four_devices()
+    whole_cycle_on_four_devices("oldest")
+    whole_cycle_on_four_devices("sampled")
+    print("ok")

@@ -1,0 +1,163 @@
+"""The stages together: ratio, caps, one compilation each, no implicit transfers, and what each ablation switch changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import BREAKOUT, CARTPOLE
+
+from ez_jax import cycle as cycle_lib
+from ez_jax.config import replace
+from ez_jax.cycle import Stages
+from ez_jax.mesh import make_mesh, put_lanes
+from ez_jax.targets import horizon
+
+
+def begin(config, updates: int = 0):
+    """A run just after its warm-up and so many updates."""
+    env = cycle_lib.make_env(config)
+    stages = Stages(config, env.spec(config.env.stack), make_mesh())
+    state = cycle_lib.start(stages, env, config.seed)
+    while int(state.actor.env_steps) < config.cycle.warmup_steps or int(state.learner.updates) < updates:
+        state, _ = cycle_lib.cycle(stages, env, state)
+    return stages, env, state
+
+
+@pytest.fixture(scope="module")
+def whole_run():
+    """Every cycle of a run: environment steps, updates and metrics after each."""
+    env = cycle_lib.make_env(BREAKOUT)
+    stages = Stages(BREAKOUT, env.spec(BREAKOUT.env.stack), make_mesh())
+    state, trace = cycle_lib.start(stages, env, 0), []
+    while not cycle_lib.finished(BREAKOUT, state):
+        state, metrics = cycle_lib.cycle(stages, env, state)
+        trace.append((int(state.actor.env_steps), int(state.learner.updates), len(metrics)))
+    return stages, state, trace
+
+
+def test_ratio_and_hard_caps(whole_run):
+    _, state, trace = whole_run
+    steps, updates, made = map(np.array, zip(*trace))
+    warmup, per_act = BREAKOUT.cycle.warmup_steps, BREAKOUT.cycle.updates_per_act
+    before = np.concatenate([[0], steps[:-1]])
+    assert np.all(made[before < warmup] == 0)  # no update before the warm-up is over
+    online = (before >= warmup) & (before < BREAKOUT.env_steps)
+    assert np.all(made[online] == per_act)
+    assert np.all(made[before >= BREAKOUT.env_steps] == 1)
+    assert steps[-1] == BREAKOUT.env_steps and updates[-1] == BREAKOUT.total_updates
+    stored = int(jnp.sum(~state.replay.last & (jnp.arange(state.replay.last.shape[1]) < state.replay.cursor)))
+    assert stored == BREAKOUT.env_steps  # each step taken is one transition in replay, and nothing else is
+
+
+def test_one_compilation_per_stage(whole_run):
+    stages, _, _ = whole_run
+    names = ("init", "begin", "select", "select_randomly", "record", "draw", "reanalyse", "update")
+    assert {name: getattr(stages, name)._cache_size() for name in names} == dict.fromkeys(names, 1)
+
+
+def test_replay_holds_what_the_emulator_played(whole_run):
+    """The action log drives fresh emulators through the same rewards, ends and frames."""
+    _, state, _ = whole_run
+    env = cycle_lib.make_env(BREAKOUT)
+    timestep, replay = env.reset(), jax.device_get(state.replay)
+    for i in range(int(state.replay.cursor)):
+        np.testing.assert_array_equal(replay.frame[:, i], timestep.frame)
+        was_last, timestep = timestep.last, env.step(np.asarray(state.actor.action_log[i]))
+        taken = ~replay.last[:, i]
+        assert not np.any(taken & was_last)  # the ignored step is never a transition
+        np.testing.assert_array_equal(replay.reward[taken, i], timestep.reward[taken])
+        np.testing.assert_array_equal(replay.discount[taken, i], timestep.discount[taken])
+        assert np.all(replay.priority[was_last, i] == 0)
+
+
+def test_no_implicit_transfers():
+    stages, env, state = begin(CARTPOLE, updates=1)
+    with jax.transfer_guard("disallow"):
+        state, selection = stages.select(state)
+        timestep = env.step(jax.device_get(selection.action))
+        state = stages.record(state, selection, put_lanes(stages.mesh, timestep))
+        state, drawn = stages.draw(state)
+        state = stages.reanalyse(state, drawn)
+        state, _ = stages.update(state, drawn)
+        with pytest.raises(Exception, match="[Dd]isallowed host-to-device"):  # the guard does bite
+            jax.jit(jnp.sum)(np.ones(3))
+
+
+def test_donated_state_cannot_be_used_again():
+    stages, _, state = begin(CARTPOLE)
+    stages.draw(state)
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(state.replay.frame)
+
+
+def learn_once(config):
+    stages, _, state = begin(config)
+    before = jax.device_get((state.replay.policy, state.replay.value, state.replay.refreshed))
+    variables = jax.device_get(state.learner.variables)
+    state, drawn = stages.draw(state)
+    state = stages.reanalyse(state, drawn)
+    after = jax.device_get((state.replay.policy, state.replay.value, state.replay.refreshed))
+    state, metrics = stages.update(state, drawn)
+    return dict(before=before, after=after, variables=variables, state=state, metrics=metrics, stages=stages)
+
+
+def test_switch_consistency():
+    config = replace(CARTPOLE, optimizer__name="sgd", optimizer__warmup_updates=0, optimizer__weight_decay=0.0)
+    full, without = learn_once(config), learn_once(replace(config, loss__consistency=0.0))
+    assert "loss/consistency" in full["metrics"] and "loss/consistency" not in without["metrics"]
+
+    def moved(run):
+        old, new = run["variables"]["params"]["projector"], run["state"].learner.variables["params"]["projector"]
+        return max(np.abs(np.asarray(a) - b).max() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old)))
+
+    assert moved(full) > 0 and moved(without) == 0
+
+
+def test_switch_value_prefix():
+    full, without = learn_once(CARTPOLE), learn_once(replace(CARTPOLE, network__value_prefix=False))
+    names = lambda run: set(run["variables"]["params"]["value_prefix"])  # noqa: E731
+    assert any("LSTM" in name for name in names(full)) and not any("LSTM" in name for name in names(without))
+
+
+def test_switch_off_policy_correction():
+    age = jnp.array([0, 99, 200, 329])
+    assert horizon(age, CARTPOLE).tolist() == [5, 4, 3, 2]  # one step less for each 99 of 330 steps
+    assert horizon(age, replace(CARTPOLE, target__off_policy_correction=False)).tolist() == [5] * 4
+    full, without = learn_once(CARTPOLE), learn_once(replace(CARTPOLE, target__off_policy_correction=False))
+    # The same batch from the same key, other value targets.
+    assert float(full["metrics"]["replay/age"]) == float(without["metrics"]["replay/age"])
+    assert float(full["metrics"]["target/value"]) != float(without["metrics"]["target/value"])
+
+
+@pytest.mark.parametrize("mode", ["oldest", "sampled", "off"])
+def test_switch_reanalysis(mode):
+    run = learn_once(replace(CARTPOLE, reanalyse__mode=mode, optimizer__warmup_updates=0))
+    changed = [np.any(a != b) for a, b in zip(run["before"], run["after"])]
+    policy = np.any(run["before"][0] != run["after"][0], axis=-1)
+    assert changed[:2] == [mode != "off"] * 2
+    if mode == "oldest":
+        assert policy.sum() <= CARTPOLE.reanalyse.positions and policy.sum() > CARTPOLE.reanalyse.positions // 2
+    if mode == "sampled":
+        assert policy.sum() > CARTPOLE.cycle.batch_size  # the unroll positions of the batch too
+
+
+def test_sampled_reanalysis_uses_the_target_network():
+    """With zeroed target heads each reanalysed value is exactly zero; the current network's are not."""
+    config = replace(CARTPOLE, reanalyse__mode="sampled", cycle__target_interval=10**6, optimizer__warmup_updates=0)
+    stages, env, state = begin(config, updates=3)
+    state, drawn = stages.draw(state)
+    lane, time = np.asarray(drawn.positions.lane), np.asarray(drawn.positions.time)
+    state = stages.reanalyse(state, drawn)
+    values = np.asarray(state.replay.value)[lane, time % state.replay.value.shape[1]]
+    np.testing.assert_allclose(values, 0.0, atol=1e-4)  # the target network is still the initial one: zero heads
+    assert np.abs(np.asarray(state.replay.value)).max() > 0  # acting wrote the current network's values
+
+
+def test_too_many_devices_names_the_field():
+    env = cycle_lib.make_env(CARTPOLE)
+
+    class TwoThirds:
+        size = 3
+
+    with pytest.raises(ValueError, match="env.num-envs=4 is out of range: it must be a multiple of the 3 devices"):
+        Stages(CARTPOLE, env.spec(1), TwoThirds())

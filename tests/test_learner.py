@@ -1,0 +1,403 @@
+"""The update: against a plain loop, against a toy model whose gradients are known, and its schedules."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ez_jax import config as config_lib
+from ez_jax import learner as learner_lib
+from ez_jax.losses import active_losses, policy_loss, value_loss
+from ez_jax.networks import Network, Prediction, Step, init_variables
+from ez_jax.types import Batch, EnvSpec, Positions, Targets
+
+BATCH, STACK, UNROLL, TD, ACTIONS = 4, 2, 3, 2, 3
+VECTOR = EnvSpec(ACTIONS, (3,), np.float32, STACK)
+IMAGE = EnvSpec(ACTIONS, (16, 16, 1), np.uint8, STACK)
+
+
+def make_config(unroll=UNROLL, **changes):
+    return config_lib.replace(
+        config_lib.DEBUG, env__stack=STACK, target__unroll_steps=unroll, target__td_steps=TD, target__prefix_horizon=2,
+        network__channels=8, network__head_channels=2, network__head_hidden=4, network__lstm=5, network__support=3,
+        network__projection=6, network__predictor=4, loss__shift=0, loss__intensity=0.0, **changes)  # fmt: skip
+
+
+def make_network(config, spec):
+    """A network whose every parameter is random: the zero-initialised heads would hide mistakes."""
+    network = Network(config.network, spec)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    variables["params"] = jax.tree.map(lambda x: x + rng.normal(0, 0.2, x.shape).astype(np.float32), variables["params"])
+    return network, variables
+
+
+def make_batch(spec, size=BATCH, unroll=UNROLL):
+    """Random windows without any end."""
+    rng = np.random.default_rng(0)
+    length = unroll + TD + 1
+    shape = (size, STACK + unroll, *spec.frame_shape)
+    frames = rng.normal(size=shape) if len(spec.frame_shape) == 1 else rng.integers(0, 256, shape)
+    zeros, flat = np.zeros(size, np.int32), np.zeros((size, length), np.float32)
+    return Batch(
+        positions=Positions(zeros, zeros), frames=frames.astype(spec.frame_dtype),
+        action=rng.integers(0, ACTIONS, (size, length)).astype(np.int32),
+        reward=rng.normal(size=(size, length)).astype(np.float32), discount=flat + 1, last=flat > 0,
+        policy=rng.dirichlet(np.ones(ACTIONS), (size, length)).astype(np.float32), root_value=flat,
+        value=rng.normal(0, 3, (size, length)).astype(np.float32), age=zeros, staleness=zeros,
+        weight=rng.uniform(0.1, 1, size).astype(np.float32))  # fmt: skip
+
+
+def make_targets(size=BATCH, unroll=UNROLL):
+    """Random targets; the samples' episodes end after different steps."""
+    rng = np.random.default_rng(1)
+    end = np.arange(size)[:, None] + 1
+    steps = np.arange(unroll + 1)
+    return Targets(
+        value=rng.normal(0, 5, (size, unroll + 1)).astype(np.float32),
+        value_prefix=rng.normal(0, 2, (size, unroll)).astype(np.float32),
+        policy=rng.dirichlet(np.ones(ACTIONS), (size, unroll + 1)).astype(np.float32),
+        value_mask=(steps <= end).astype(np.float32), policy_mask=(steps < end).astype(np.float32))  # fmt: skip
+
+
+# PLAIN LOOP
+
+
+def cross_entropy(logits, probs):
+    logits = np.asarray(logits, np.float64)
+    top = logits.max()
+    return float(np.sum(np.asarray(probs, np.float64) * (top + np.log(np.sum(np.exp(logits - top))) - logits)))
+
+
+def two_hot(x, support):
+    x = np.clip(np.sign(x) * (np.sqrt(abs(x) + 1) - 1) + 0.001 * x, -support, support)
+    probs = np.zeros(2 * support + 1)
+    low = int(np.floor(x))
+    probs[low + support] += 1 - (x - low)
+    if x > low:
+        probs[low + 1 + support] += x - low
+    return probs
+
+
+def scalar(logits):
+    """Untransformed expectation of categorical logits."""
+    logits = np.asarray(logits, np.float64)
+    probs = np.exp(logits - logits.max())
+    support = len(logits) // 2
+    x = np.sum(probs / probs.sum() * np.arange(-support, support + 1))
+    return np.sign(x) * (((np.sqrt(1 + 0.004 * (abs(x) + 1.001)) - 1) / 0.002) ** 2 - 1)
+
+
+def cosine(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return a @ b / np.sqrt((a @ a) * (b @ b))
+
+
+def plain_loss(network, variables, batch, targets, config):
+    """Objective, terms summed over steps, priorities and moved statistics, one call of the network after the other."""
+    stats = variables["batch_stats"]
+
+    def call(method, *args):
+        nonlocal stats
+        out, moved = calls[method](variables["params"], stats, *args)
+        stats = moved["batch_stats"]
+        return out
+
+    calls = {
+        method: jax.jit(lambda params, stats, *args, method=method: network.apply(
+            {"params": params, "batch_stats": stats}, *args, train=True, method=method, mutable=["batch_stats"]))
+        for method in ("encode", "predict", "step", "project", "project_and_predict")}  # fmt: skip
+
+    def observation(slot):
+        return np.concatenate([batch.frames[:, slot + i] for i in range(STACK)], axis=-1)
+
+    support = config.network.support
+    terms = {name: np.zeros(BATCH) for name in ("policy", "value", "value_prefix", "consistency")}
+    state, memory = call("encode", observation(0)), (np.zeros((BATCH, 5)), np.zeros((BATCH, 5)))
+    for k in range(UNROLL + 1):
+        if k > 0:
+            step = call("step", state, memory, batch.action[:, k - 1])
+            state = step.state
+            memory = jax.tree.map(np.zeros_like, step.memory) if k % config.target.prefix_horizon == 0 else step.memory
+        prediction = call("predict", state)
+        if k > 0:
+            seen = call("encode", observation(k))
+            call("predict", seen)  # moves the statistics of the heads alone
+            predicted, encoded = call("project_and_predict", state), call("project", seen)
+        if k == 0:
+            priority = [abs(scalar(prediction.value_logits[b]) - targets.value[b, 0]) + 1e-6 for b in range(BATCH)]
+        for b in range(BATCH):
+            on, policy_on = targets.value_mask[b, k], targets.policy_mask[b, k]
+            terms["policy"][b] += policy_on * cross_entropy(prediction.policy_logits[b], targets.policy[b, k])
+            terms["value"][b] += on * cross_entropy(prediction.value_logits[b], two_hot(targets.value[b, k], support))
+            if k > 0:
+                prefix = two_hot(targets.value_prefix[b, k - 1], support)
+                terms["value_prefix"][b] += on * cross_entropy(step.prefix_logits[b], prefix)
+                terms["consistency"][b] -= on * cosine(predicted[b], encoded[b])
+    per_sample = sum(getattr(config.loss, name) * term for name, term in terms.items())
+    return float(np.mean(batch.weight * per_sample)) / UNROLL, terms, priority, stats
+
+
+@pytest.mark.parametrize("spec", [VECTOR, IMAGE], ids=["vector", "image"])
+def test_loss_equals_a_plain_loop(spec):
+    """Objective, each term, priorities; the running statistics move with each call of a module."""
+    config = make_config(loss__consistency=2.0, loss__value=0.25)
+    network, variables = make_network(config, spec)
+    batch, targets = make_batch(spec), make_targets()
+    compiled = jax.jit(lambda variables: learner_lib.loss(
+        variables["params"], variables["batch_stats"], jax.random.key(0), batch, targets, network=network, config=config,
+        terms=active_losses(config)))  # fmt: skip
+    objective, output = compiled(variables)
+    expected, terms, priority, stats = plain_loss(network, variables, batch, targets, config)
+    np.testing.assert_allclose(objective, expected, rtol=1e-4)
+    for name, term in terms.items():
+        assert abs(term).min() > 1e-3  # there is something to compare
+        np.testing.assert_allclose(output.metrics[f"loss/{name}"], term.mean(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(output.priority, priority, rtol=1e-3, atol=1e-4)
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), output.batch_stats, variables["batch_stats"])
+    assert all(jax.tree.leaves(moved))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), output.batch_stats, dict(stats))
+
+
+# HALF GRADIENT
+
+
+class Toy(nn.Module):
+    """A linear scalar model: state_k = r d^k x, value h state, prefix p (sum of states), projection q state and state."""
+    spec: EnvSpec
+
+    def setup(self):
+        for name, value in PARAMETERS.items():
+            setattr(self, name, self.param(name, nn.initializers.constant(value), ()))
+        self.calls = self.variable("batch_stats", "encodes", lambda: jnp.zeros(()))
+
+    def encode(self, observation, train):
+        self.calls.value += 1
+        pixels = observation.reshape(observation.shape[0], -1)
+        return self.r * pixels[:, -1:].astype(jnp.float32)
+
+    def advance(self, state, action, train):
+        return self.d * state
+
+    def reward(self, state, memory, train):
+        return Step(state, memory + state, jnp.pad(self.p * (memory + state), ((0, 0), (0, 2))))
+
+    def predict(self, state, train):
+        logits = jnp.pad(self.h * state, ((0, 0), (0, 2)))
+        return Prediction(logits, logits)
+
+    def project(self, state, train):
+        return state
+
+    def project_and_predict(self, state, train):
+        return self.q * state
+
+    def initial_memory(self, batch):
+        return jnp.zeros((batch, 1))
+
+
+PARAMETERS = {"r": 0.7, "d": 0.9, "h": 1.3, "p": 0.6, "q": 0.4}
+TOY = EnvSpec(ACTIONS, (1,), np.float32, STACK)
+X = np.array([[9.0, 2.0, 5.0, 6.0, 7.0], [8.0, 3.0, 1.0, 2.0, 4.0]], np.float32)  # the frame in front, x_0, x_1, x_2, x_3
+WEIGHT = np.array([1.0, 0.5], np.float32)
+
+
+def toy_gradient(term, half):
+    """Gradient of the objective whose only term is `term(unroll) -> [B]`."""
+    config = make_config(loss__half_gradient=half)
+    batch = make_batch(TOY, 2).replace(frames=X[:, :, None], weight=WEIGHT)
+    terms = {"probe": (lambda unroll, targets, config: term(unroll), 1.0)}
+    params = {name: jnp.array(value) for name, value in PARAMETERS.items()}
+    return jax.grad(learner_lib.loss, has_aux=True)(
+        params, {"encodes": jnp.zeros(())}, jax.random.key(0), batch, make_targets(2), network=Toy(TOY), config=config,
+        terms=terms)[0]  # fmt: skip
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_gradient_of_the_heads_at_step_k(k, half):
+    """Halved once for each state it passes; the head itself is not."""
+    r, d, h = (PARAMETERS[name] for name in "rdh")
+    c = np.mean(WEIGHT * X[:, 1]) / UNROLL
+    s = 0.5 if half else 1.0
+    for field in ("value_logits", "policy_logits"):
+        gradient = toy_gradient(lambda unroll: getattr(unroll, field)[:, k, 0], half)
+        np.testing.assert_allclose(gradient["h"], c * r * d**k, rtol=1e-5)
+        np.testing.assert_allclose(gradient["r"], c * h * (s * d) ** k, rtol=1e-5)
+        # The dynamics of step j sees the gradient of the states j..k.
+        through = sum(s ** (k - j + 1) for j in range(1, k + 1)) * d ** (k - 1)
+        np.testing.assert_allclose(gradient["d"], c * h * r * through, rtol=1e-5)
+        assert gradient["p"] == gradient["q"] == 0
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_gradient_of_the_value_prefix(half):
+    """Steps 1 and 2 are summed, step 3 starts anew; memory is passed on in full, only states are halved."""
+    r, d, p = (PARAMETERS[name] for name in "rdp")
+    c = np.mean(WEIGHT * X[:, 1]) / UNROLL
+    a = d * (0.5 if half else 1.0)
+    for k, summed, halved in ((1, d, a), (2, d + d**2, a + a**2), (3, d**3, a**3)):
+        gradient = toy_gradient(lambda unroll: unroll.prefix_logits[:, k - 1, 0], half)
+        np.testing.assert_allclose(gradient["p"], c * r * summed, rtol=1e-5)
+        np.testing.assert_allclose(gradient["r"], c * p * halved, rtol=1e-5)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_gradient_of_the_consistency(half):
+    """State k meets frame k; nothing flows into the encoded side."""
+    r, d, q = (PARAMETERS[name] for name in "rdq")
+    for k in (1, 3):
+        c = np.mean(WEIGHT * X[:, 1] * r * X[:, 1 + k]) / UNROLL
+        gradient = toy_gradient(lambda unroll: (unroll.projection * unroll.target_projection)[:, k - 1, 0], half)
+        np.testing.assert_allclose(gradient["q"], c * r * d**k, rtol=1e-5)
+        np.testing.assert_allclose(gradient["r"], c * q * (d * (0.5 if half else 1.0)) ** k, rtol=1e-5)
+
+
+def test_half_gradient_of_the_network():
+    """The representation gets 0.5^k of step k's value and policy losses, the heads all of them."""
+    gradients = {}
+    for half in (True, False):
+        config = make_config(2, loss__half_gradient=half)
+        network, variables = make_network(config, VECTOR)
+        terms = {"policy": (policy_loss, 1.0), "value": (value_loss, 1.0)}
+
+        @jax.jit
+        def gradient(mask):
+            targets = make_targets(unroll=2).replace(value_mask=mask, policy_mask=mask)
+            return jax.grad(learner_lib.loss, has_aux=True)(
+                variables["params"], variables["batch_stats"], jax.random.key(0), make_batch(VECTOR, unroll=2), targets,
+                network=network, config=config, terms=terms)[0]  # fmt: skip
+
+        gradients[half] = [gradient(jnp.zeros((BATCH, 3)).at[:, k].set(1.0)) for k in range(3)]
+    for k, (halved, full) in enumerate(zip(*gradients.values())):
+        for part, factor in (("representation", 0.5**k), ("trunk", 1.0), ("value_head", 1.0), ("policy_head", 1.0)):
+            assert optax.tree.norm(full[part]) > 1e-2
+            for a, b in zip(jax.tree.leaves(halved[part]), jax.tree.leaves(full[part])):
+                np.testing.assert_allclose(a, factor * b, rtol=1e-4, atol=1e-5 * factor * max(np.abs(b).max(), 0.1))
+
+
+# WHAT IS COMPUTED
+
+
+def toy_unroll(spec, config, batch, consistency, key=0):
+    params = {name: jnp.array(value) for name, value in PARAMETERS.items()}
+    return learner_lib.unroll_model(Toy(spec), config, {"params": params, "batch_stats": {"encodes": jnp.zeros(())}},
+                                    jax.random.key(key), batch, consistency)
+
+
+def test_without_consistency_no_frame_is_encoded_but_the_first():
+    """Its projections are left out, unless a term that is not the paper's might read them."""
+    config = make_config()
+    batch = make_batch(TOY, 2)
+    unroll, stats = toy_unroll(TOY, config, batch, False)
+    assert unroll.projection is None and unroll.target_projection is None and stats["encodes"] == 1
+    unroll, stats = toy_unroll(TOY, config, batch, True)
+    assert unroll.projection.shape == unroll.target_projection.shape == (2, UNROLL, 1) and stats["encodes"] == 1 + UNROLL
+
+    def encodes(terms):
+        params = {name: jnp.array(value) for name, value in PARAMETERS.items()}
+        _, output = learner_lib.loss(params, {"encodes": jnp.zeros(())}, jax.random.key(0), batch, make_targets(2),
+                                     network=Toy(TOY), config=config, terms=terms)
+        return output.batch_stats["encodes"]
+
+    assert encodes({"policy": (lambda *_: jnp.zeros(2), 1.0)}) == 1
+    assert encodes({"mine": (lambda *_: jnp.zeros(2), 1.0)}) == 1 + UNROLL
+
+
+def test_augmentation_is_drawn_once_for_the_input_and_once_for_the_targets():
+    """On frames that are all 100, a state says the intensity: one for all target frames of a sample, apart from its input's."""
+    config = config_lib.replace(make_config(), loss__intensity=0.05)
+    spec = EnvSpec(ACTIONS, (4, 4, 1), np.uint8, STACK)
+    batch = make_batch(spec, 6)
+    batch = batch.replace(frames=np.full_like(batch.frames, 100))
+    unroll, _ = toy_unroll(spec, config, batch, True)
+    given = np.asarray(unroll.value_logits[:, 0, 0]) / (100 * PARAMETERS["r"] * PARAMETERS["h"])
+    target = np.asarray(unroll.target_projection[:, :, 0]) / (100 * PARAMETERS["r"])
+    np.testing.assert_allclose(target, np.tile(target[:, :1], UNROLL), rtol=1e-6)
+    assert (np.abs(given - target[:, 0]) > 1e-4).all()
+    assert len(set(given.round(5))) == len(set(target[:, 0].round(5))) == 6
+    assert max(np.abs(given - 1).max(), np.abs(target - 1).max()) <= 0.1 + 1e-5
+    # Vectors are left alone.
+    batch = make_batch(TOY, 2)
+    unroll, _ = toy_unroll(TOY, config, batch, True)
+    np.testing.assert_allclose(unroll.target_projection[:, :, 0], PARAMETERS["r"] * batch.frames[:, STACK:, 0], rtol=1e-6)
+
+
+# SCHEDULES AND STATE
+
+
+def test_learning_rate_of_the_paper():
+    """Up to 0.2 in 1000 updates, down to 0.02 at update 101,000."""
+    rate = learner_lib.learning_rate(config_lib.PAPER)
+    for update, expected in [(0, 0.0), (250, 0.05), (500, 0.1), (1000, 0.2), (50_000, 0.2), (100_999, 0.2), (101_000, 0.02),
+                             (119_999, 0.02)]:
+        np.testing.assert_allclose(rate(update), expected, rtol=1e-6, err_msg=str(update))
+
+
+def test_learning_rate_of_another_ratio_and_without_warmup():
+    """100,000 steps of 8 environments with 2 updates after each lock-step are 25,000 online updates."""
+    config = config_lib.replace(config_lib.PAPER, env__num_envs=8, cycle__updates_per_act=2, optimizer__learning_rate=1e-3,
+                                optimizer__warmup_updates=200)
+    points = {200: [(0, 0.0), (100, 5e-4), (25_199, 1e-3), (25_200, 1e-4)], 0: [(0, 1e-3), (24_999, 1e-3), (25_000, 1e-4)]}
+    for warmup, expected in points.items():
+        rate = learner_lib.learning_rate(config_lib.replace(config, optimizer__warmup_updates=warmup))
+        for update, value in expected:
+            np.testing.assert_allclose(rate(update), value, rtol=1e-6, err_msg=f"{warmup} {update}")
+
+
+def test_sgd_by_hand():
+    """Gradient (30, 40) is clipped to (3, 4), then decay joins, then momentum."""
+    config = make_config(optimizer__name="sgd", optimizer__learning_rate=0.5, optimizer__momentum=0.9, optimizer__clip_norm=5.0,
+                         optimizer__weight_decay=0.1, optimizer__warmup_updates=0)
+    optimizer = learner_lib.make_optimizer(config)
+    params = jnp.array([10.0, -10.0])
+    state = optimizer.init(params)
+    step, state = optimizer.update(jnp.array([30.0, 40.0]), state, params)
+    np.testing.assert_allclose(step, [-0.5 * 4.0, -0.5 * 3.0], rtol=1e-5)
+    params = optax.apply_updates(params, step)  # 8, -11.5
+    step, state = optimizer.update(jnp.array([1.0, 2.0]), state, params)
+    np.testing.assert_allclose(step, [-0.5 * (0.9 * 4 + 1.8), -0.5 * (0.9 * 3 + 0.85)], rtol=1e-5)
+
+
+def equal(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y), a, b)))
+
+
+def test_updates():
+    """Statistics and priorities of one update; the target network is an exact copy after each third one."""
+    config = make_config(1, cycle__target_interval=3, optimizer__warmup_updates=2, optimizer__name="sgd",
+                         optimizer__learning_rate=0.1)
+    network, variables = make_network(config, VECTOR)
+    terms = active_losses(config)
+    update = jax.jit(lambda learner, key, batch: learner_lib.update(
+        learner, key, batch, network=network, config=config, terms=terms))  # fmt: skip
+    batch = make_batch(VECTOR, unroll=1)
+    learner = start = learner_lib.init(config, variables)
+    assert equal(start.target_variables, start.variables) and int(start.updates) == 0
+
+    learner, output = update(learner, jax.random.key(0), batch)
+    assert int(learner.updates) == 1 and output.metrics["learning_rate"] == 0
+    # At a rate of 0, parameters stay and statistics move.
+    assert equal(learner.variables["params"], start.variables["params"])
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), learner.variables["batch_stats"], variables["batch_stats"])
+    assert all(jax.tree.leaves(moved))
+    # z = r_0 + gamma r_1 + gamma^2 v_2 of windows without any end.
+    gamma = config.target.discount
+    z = batch.reward[:, 0] + gamma * batch.reward[:, 1] + gamma**2 * batch.value[:, 2]
+    observation = np.concatenate([batch.frames[:, 0], batch.frames[:, 1]], axis=-1)
+    prediction, _ = jax.jit(lambda: network.apply(
+        variables, method=lambda net: net.predict(net.encode(observation, True), True), mutable=["batch_stats"]))()
+    expected = [abs(scalar(prediction.value_logits[b]) - z[b]) + 1e-6 for b in range(BATCH)]
+    np.testing.assert_allclose(output.priority, expected, rtol=1e-3, atol=1e-4)
+
+    history = [start, learner]
+    for i in range(2, 8):
+        learner, output = update(learner, jax.random.key(i), batch)
+        history.append(learner)
+        assert not equal(learner.variables["params"], history[-2].variables["params"])
+        copied = history[i // 3 * 3]
+        assert equal(learner.target_variables, copied.variables), i
+        assert equal(learner.variables, learner.target_variables) == (i % 3 == 0)
+    np.testing.assert_allclose(output.metrics["learning_rate"], 0.1)

@@ -1,0 +1,13 @@
+"""One device against four simulated ones."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_four_devices_agree_with_one():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run([sys.executable, str(Path(__file__).parent / "mesh_worker.py")], env=environment,
+                          capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0 and done.stdout.strip().endswith("ok"), done.stderr[-3000:]

@@ -1,0 +1,274 @@
+"""Networks: sizes, wiring and layers against explicit computations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ez_jax import config as config_lib
+from ez_jax.networks import Network, init_variables, observation_shape
+from ez_jax.networks.image import Dynamics, Representation, ResBlock, average_pool
+from ez_jax.networks.layers import LSTM, batch_norm, conv, dense
+from ez_jax.transforms import logits_to_scalar
+from ez_jax.types import EnvSpec
+
+ATARI = EnvSpec(18, (96, 96, 3), np.uint8, 4)
+IMAGE = EnvSpec(3, (16, 16, 1), np.uint8, 2)
+VECTOR = EnvSpec(3, (4,), np.float32, 2)
+TINY = config_lib.replace(config_lib.DEBUG.network, channels=4, head_channels=2, head_hidden=4, lstm=5, support=3,
+                          projection=6, predictor=4)
+
+
+def shapes(network_config, spec):
+    """The network and the shapes of its variables; nothing is computed."""
+    network = Network(network_config, spec)
+    return network, jax.eval_shape(lambda key: init_variables(network, key), jax.random.key(0))
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def one_step(network, variables, batch, train=False):
+    """State, prediction of it, and one model step with the prediction of that: as the search calls the network."""
+    def forward(net, observation, action):
+        state = net.encode(observation, train)
+        step = net.step(state, net.initial_memory(batch), action, train)
+        projected = net.project_and_predict(step.state, train)
+        return state, net.predict(state, train), step, net.predict(step.state, train), projected
+
+    rng, shape = np.random.default_rng(0), (batch, *observation_shape(network.spec))
+    observation = rng.integers(0, 256, shape) if len(shape) == 4 else rng.normal(size=shape)
+    observation = jnp.asarray(observation, network.spec.frame_dtype)
+    run = lambda variables: network.apply(  # noqa: E731
+        variables, observation, jnp.zeros(batch, jnp.int32), method=forward, mutable=["batch_stats"] if train else False)
+    if isinstance(jax.tree.leaves(variables)[0], jax.ShapeDtypeStruct):
+        return jax.eval_shape(run, variables)
+    out = jax.jit(run)(variables)
+    return out[0] if train else out
+
+
+# SIZES
+
+
+def test_parameters_of_the_paper():
+    """8,350,708 with 18 actions, in these parts."""
+    _, variables = shapes(config_lib.PAPER.network, ATARI)
+    params = dict(variables["params"])
+    prediction = ("trunk", "value_features", "value_head", "policy_features", "policy_head")
+    parts = {
+        "representation": count(params.pop("representation")), "dynamics": count(params.pop("dynamics")),
+        "value prefix": count(params.pop("value_prefix")), "prediction": sum(count(params.pop(name)) for name in prediction),
+        "projector": count(params.pop("projector")) + count(params.pop("projector_norm")),
+        "predictor": count(params.pop("predictor"))}  # fmt: skip
+    assert not params
+    assert parts == {"representation": 318_016, "dynamics": 111_552, "value prefix": 2_270_729, "prediction": 133_611,
+                     "projector": 4_465_664, "predictor": 1_051_136}
+    assert sum(parts.values()) == 8_350_708
+
+
+def test_shapes_of_the_paper():
+    """96x96 pixels to 6x6x64; LSTM of 512; 601 atoms."""
+    network, variables = shapes(config_lib.PAPER.network, ATARI)
+    assert observation_shape(ATARI) == (96, 96, 12)
+    state, root, step, prediction, projected = one_step(network, variables, 2)
+    assert state.shape == step.state.shape == (2, 6, 6, 64)
+    assert [x.shape for x in step.memory] == [(2, 512), (2, 512)] and step.prefix_logits.shape == (2, 601)
+    for p in (root, prediction):
+        assert p.value_logits.shape == (2, 601) and p.policy_logits.shape == (2, 18)
+    assert projected.shape == (2, 1024)
+
+
+@pytest.mark.parametrize("size, pools, expected", [(96, 2, 6), (96, 1, 12), (48, 1, 6), (64, 2, 4), (16, 0, 4), (96, 3, 3)])
+def test_latent_resolution(size, pools, expected):
+    network = Representation(64, pools, 1)
+    out, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False),
+                            jnp.zeros((1, size, size, 4), jnp.uint8))
+    assert out.shape == (1, expected, expected, 64)
+
+
+# LAYERS
+
+
+def test_strided_convolution_pads_both_sides():
+    """Output (i, j) is centred on pixel (2i, 2j)."""
+    x = np.random.default_rng(0).normal(size=(1, 6, 6, 2)).astype(np.float32)
+    layer = conv(3, stride=2)
+    variables = layer.init(jax.random.key(0), x)
+    assert set(variables["params"]) == {"kernel"}  # no bias
+    kernel = np.asarray(variables["params"]["kernel"])
+    padded = np.pad(x[0], ((1, 1), (1, 1), (0, 0)))
+    expected = np.array([[np.tensordot(padded[2 * i : 2 * i + 3, 2 * j : 2 * j + 3], kernel, 3) for j in range(3)]
+                         for i in range(3)])
+    np.testing.assert_allclose(layer.apply(variables, x)[0], expected, atol=1e-5)
+    # The same by one pixel: an image of a single dot at (2, 4), a kernel that only looks at its centre.
+    dot, centre = np.zeros((1, 6, 6, 2), np.float32), np.zeros((3, 3, 2, 3), np.float32)
+    dot[0, 2, 4], centre[1, 1] = 1, 1
+    out = layer.apply({"params": {"kernel": centre}}, dot)[0, :, :, 0]
+    np.testing.assert_array_equal(out, [[0, 0, 0], [0, 0, 2], [0, 0, 0]])
+
+
+def test_average_pool_counts_the_padding():
+    """Of ones, a corner sees 4 of 9 and an edge 6 of 9."""
+    out = average_pool(jnp.ones((1, 6, 6, 1)))[0, :, :, 0]
+    np.testing.assert_allclose(out, np.array([[4, 6, 6], [6, 9, 9], [6, 9, 9]]) / 9, rtol=1e-6)
+    # Windows are centred on the even pixels.
+    x = np.zeros((1, 6, 6, 1), np.float32)
+    x[0, 2, 2] = 9
+    np.testing.assert_allclose(average_pool(x)[0, :, :, 0], np.diag([0, 1, 0]), atol=1e-6)
+
+
+def test_residual_blocks():
+    """With kernels of zeros the identity path is left: the input, or its bare strided convolution, and a ReLU."""
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    for channels, stride in ((3, 1), (5, 2)):
+        block = ResBlock(channels, stride)
+        variables = jax.tree.map(jnp.zeros_like, block.init(jax.random.key(0), x, False))
+        expected = np.maximum(x, 0)
+        if stride == 2:
+            skip = np.random.default_rng(1).normal(size=(3, 3, 3, channels)).astype(np.float32)
+            variables["params"]["skip"]["kernel"] = skip
+            expected = np.maximum(conv(channels, stride=2).apply({"params": {"kernel": skip}}, x), 0)
+        np.testing.assert_allclose(block.apply(variables, x, False), expected, atol=1e-6)
+
+
+def test_action_plane_and_residual_path_of_the_dynamics():
+    """One plane of a/|A|, here of weight 8, is added to the state; the state's own kernel is zero."""
+    state = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
+    network = Dynamics(num_actions=4, blocks=1)
+    variables = network.init(jax.random.key(0), state, np.array([1, 3]), False)
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    params["Conv_0"]["kernel"] = params["Conv_0"]["kernel"].at[1, 1, 4].set(8.0)
+    params["BatchNorm_0"]["scale"] = jnp.ones(4)
+    assert params["Conv_0"]["kernel"].shape == (3, 3, 5, 4)
+    out = network.apply({"params": params, "batch_stats": variables["batch_stats"]}, state, np.array([1, 3]), False)
+    plane = 8 * np.array([1 / 4, 3 / 4]).reshape(2, 1, 1, 1)
+    np.testing.assert_allclose(out, np.maximum(state + plane, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_lstm_equals_numpy():
+    """Two steps of PyTorch's equations: gates i, f, g, o and two bias vectors."""
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    rng = np.random.default_rng(0)
+    layer, inputs = LSTM(5), rng.normal(size=(2, 3, 7)).astype(np.float32)
+    carry = tuple(rng.normal(size=(2, 3, 5)).astype(np.float32))
+    variables = layer.init(jax.random.key(0), carry, inputs[0])
+    assert {k: {n: x.shape for n, x in v.items()} for k, v in variables["params"].items()} == {
+        "input": {"kernel": (7, 20), "bias": (20,)}, "hidden": {"kernel": (5, 20), "bias": (20,)}}  # fmt: skip
+    p = jax.tree.map(np.asarray, variables["params"])
+    c, h = carry
+    for x in inputs:
+        carry, out = layer.apply(variables, carry, x)
+        gates = x @ p["input"]["kernel"] + p["input"]["bias"] + h @ p["hidden"]["kernel"] + p["hidden"]["bias"]
+        i, f, g, o = (gates[:, 5 * n : 5 * n + 5] for n in range(4))
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        np.testing.assert_allclose(carry[0], c, atol=1e-6)
+        np.testing.assert_allclose(carry[1], h, atol=1e-6)
+        np.testing.assert_array_equal(out, carry[1])
+
+
+def test_initial_weights_are_uniform_in_pytorchs_bounds():
+    """+-1/sqrt(fan in) for kernels and biases of convolutions and linear layers, +-1/sqrt(units) for all of an LSTM."""
+    key, x = jax.random.key(0), jnp.zeros((1, 100))
+    cases = [(conv(200).init(key, jnp.zeros((1, 1, 1, 4))), 1 / 6),
+             (conv(400, kernel=1, fan_in=4).init(key, jnp.zeros((1, 1, 1, 4))), 1 / 2),
+             (dense(200, 100).init(key, x), 1 / 10),
+             (LSTM(400).init(key, (jnp.zeros((1, 400)), jnp.zeros((1, 400))), x), 1 / 20)]
+    for variables, bound in cases:
+        for leaf in map(np.asarray, jax.tree.leaves(variables)):
+            # The largest of n uniform numbers lies within a few 1/n of the bound.
+            assert bound * (1 - 10 / leaf.size) < np.abs(leaf).max() <= bound
+            np.testing.assert_allclose([leaf.mean(), leaf.std()], [0, bound / np.sqrt(3)], atol=0.12 * bound)
+
+
+def test_batch_norm_moves_by_a_tenth():
+    """Of a batch with mean 3 and deviation 2, in training; evaluation uses the running statistics alone."""
+    x = jnp.array([[1.0], [5.0]])
+    out, variables = batch_norm(True).init_with_output(jax.random.key(0), x)
+    np.testing.assert_allclose(out[:, 0], [-1, 1], atol=1e-4)
+    _, moved = batch_norm(True).apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_allclose([moved["batch_stats"]["mean"][0], moved["batch_stats"]["var"][0]], [0.3, 0.9 + 0.4], rtol=1e-5)
+    fixed = {"params": variables["params"], "batch_stats": moved["batch_stats"]}
+    np.testing.assert_allclose(batch_norm(False).apply(fixed, x)[:, 0], (np.array([1, 5]) - 0.3) / np.sqrt(1.3), rtol=1e-4)
+
+
+# THE WHOLE
+
+
+@pytest.mark.parametrize("spec, train", [(IMAGE, False), (VECTOR, True)], ids=["image", "vector"])
+def test_a_fresh_network_knows_nothing(spec, train):
+    """Zero-initialised heads: uniform policy, zero value and reward, in training or not; states are not negative."""
+    network = Network(TINY, spec)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    state, root, step, prediction, projected = one_step(network, variables, 4, train)
+    for logits in (*root, step.prefix_logits, *prediction):
+        np.testing.assert_array_equal(logits, 0)
+    np.testing.assert_allclose(logits_to_scalar(root.value_logits), 0, atol=1e-5)
+    assert state.min() >= 0 and step.state.min() >= 0
+    # The bodies see the observation: the samples differ.
+    for x in (state, step.state, step.memory[1], projected):
+        assert np.asarray(x).std(axis=0).max() > 1e-5
+
+
+def test_both_kinds_of_observation_have_one_interface():
+    """All but the latent state has the same shape and type."""
+    outputs = {}
+    for spec, latent in ((IMAGE, (2, 2, 2, 4)), (VECTOR, (2, 4))):
+        network, variables = shapes(TINY, spec)
+        assert observation_shape(spec) == ((16, 16, 2) if spec is IMAGE else (8,))
+        state, root, step, prediction, projected = one_step(network, variables, 2)
+        assert state.shape == step.state.shape == latent
+        outputs[spec] = root, step.memory, step.prefix_logits, prediction, projected
+        assert set(variables) == {"params", "batch_stats"}
+    assert outputs[IMAGE] == outputs[VECTOR]
+    (root, memory, prefix, _, projected) = outputs[VECTOR]
+    assert root.value_logits.shape == prefix.shape == (2, 7) and root.policy_logits.shape == (2, 3)
+    assert memory[0].shape == (2, 5) and projected.shape == (2, 6)
+
+
+@pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])
+def test_without_value_prefix_there_is_no_lstm(spec):
+    """Neither its parameters nor its memory; the head reads the features of the state."""
+    names = {}
+    for on in (True, False):
+        network, variables = shapes(config_lib.replace(TINY, value_prefix=on), spec)
+        names[on] = set(variables["params"]["value_prefix"])
+        _, _, step, _, _ = one_step(network, variables, 2)
+        assert step.memory[0].shape == step.memory[1].shape == (2, 5 if on else 0)
+        assert step.prefix_logits.shape == (2, 7)
+    assert {name.split("_")[0] for name in names[True] - names[False]} == {"LSTM", "BatchNorm"}
+    assert not any("LSTM" in name for name in names[False])
+
+
+def test_step_is_advance_and_reward():
+    """The loss calls the halves, the search the whole."""
+    network = Network(TINY, VECTOR)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    head = variables["params"]["value_prefix"]["Mlp_0"]["Dense_1"]
+    head["kernel"] = head["kernel"] + np.random.default_rng(2).normal(size=head["kernel"].shape)
+    rng = np.random.default_rng(0)
+    state, memory, action = np.abs(rng.normal(size=(2, 4))), tuple(rng.normal(size=(2, 2, 5))), np.array([0, 2])
+    whole = network.apply(variables, state, memory, action, method=Network.step)
+    advanced = network.apply(variables, state, action, method=Network.advance)
+    halves = network.apply(variables, advanced, memory, method=Network.reward)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, halves)
+    # Both the action and the memory matter.
+    other = network.apply(variables, state, memory, np.array([1, 1]), method=Network.step)
+    assert (np.abs(other.state - whole.state).max(-1) > 1e-4).all()
+    fresh = network.apply(variables, state, network.initial_memory(2), action, method=Network.step)
+    assert (np.abs(fresh.prefix_logits - whole.prefix_logits).max(-1) > 1e-4).all()
+    np.testing.assert_array_equal(fresh.state, whole.state)
+
+
+@pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])
+def test_bfloat16_trunk_has_float32_heads(spec):
+    """States are bfloat16; logits, memory, parameters and statistics are not."""
+    network, variables = shapes(config_lib.replace(TINY, dtype="bfloat16"), spec)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
+    state, root, step, prediction, _ = one_step(network, variables, 2)
+    assert state.dtype == step.state.dtype == jnp.bfloat16
+    for x in (*root, *prediction, *step.memory, step.prefix_logits):
+        assert x.dtype == jnp.float32

@@ -1,0 +1,479 @@
+"""Replay and its writer: frames, positions, priorities and the bookkeeping of episodes, on scripted environments.
+
+Each frame says where it comes from: lane, slot, episode and step of the episode are its four pixels.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ez_jax import actor as actor_lib
+from ez_jax import config as config_lib
+from ez_jax import replay as replay_lib
+from ez_jax.types import EnvSpec, Positions, Selection, TimeStep
+
+STACK, UNROLL, TD, SLOTS, ACTIONS = 3, 2, 2, 16, 3
+SPEC = EnvSpec(ACTIONS, (2, 2, 1), np.uint8, STACK)
+
+# Frames of each episode, the final one included, and whether it ends terminally or by time-out.
+LANES = [
+    [(4, "terminal"), (6, "timeout"), (2, "terminal"), (11, "terminal"), (5, "timeout"), (40, "terminal")],
+    [(9, "timeout"), (3, "terminal"), (8, "timeout"), (4, "terminal"), (40, "timeout")],
+]
+
+
+def make_config(num_envs=2, **changes):
+    return config_lib.replace(
+        config_lib.DEBUG, env_steps=1000, env__num_envs=num_envs, env__stack=STACK, replay__capacity=num_envs * SLOTS,
+        target__unroll_steps=UNROLL, target__td_steps=TD, **changes)  # fmt: skip
+
+
+class Script:
+    """What each slot of a lane holds, laid out in advance: the truth that replay is compared with."""
+
+    def __init__(self, lanes, length=60):
+        self.num_lanes, self.length = len(lanes), length
+        shape = (self.num_lanes, length)
+        self.frame = np.zeros((*shape, 2, 2, 1), np.uint8)
+        self.offset, self.last = np.zeros(shape, int), np.zeros(shape, bool)
+        self.reward, self.discount = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+        for lane, episodes in enumerate(lanes):
+            slot = 0
+            for episode, (size, end) in enumerate(episodes):
+                for step in range(size):
+                    if slot + step >= length:
+                        break
+                    here = lane, slot + step
+                    self.frame[here] = np.array([[[lane], [slot + step]], [[episode], [step]]])
+                    self.offset[here], self.last[here] = step, step == size - 1
+                    self.reward[here] = 0 if step == size - 1 else 1 + lane + (slot + step) / 8
+                    if end == "terminal" and step >= size - 2:
+                        self.discount[here] = 0
+                slot += size
+
+    def start(self, config):
+        actor = actor_lib.init(config, SPEC)
+        n = self.num_lanes
+        return actor_lib.start(actor, TimeStep(self.frame[:, 0], np.zeros(n, np.float32), np.ones(n, np.float32),
+                                               np.zeros(n, bool), np.ones(n, bool), np.zeros(n, np.float32), np.zeros(n, bool)))
+
+    def timestep(self, slot):
+        """What the environments say to the actions of `slot`."""
+        ignored = self.last[:, slot]
+        # The reward of an ignored step is no reward; a nonzero one must not be stored either.
+        reward = np.where(ignored, 77, self.reward[:, slot]).astype(np.float32)
+        discount = np.where(ignored, 1, self.discount[:, slot]).astype(np.float32)
+        last = self.last[:, slot + 1]
+        return TimeStep(self.frame[:, slot + 1], reward, discount, last, self.offset[:, slot + 1] == 0,
+                        np.where(ignored, 0, 10).astype(np.float32), last)
+
+    def stack(self, lane, slot):
+        """The stacked frames of a slot, oldest first, the first frame repeated before the episode."""
+        start = slot - self.offset[lane, slot]
+        return np.stack([self.frame[lane, max(slot - i, start)] for i in reversed(range(STACK))])
+
+
+def selection(num_lanes, slot):
+    """Numbers that tell lanes and slots apart."""
+    lane = np.arange(num_lanes, dtype=np.float32)
+    policy = np.stack([lane, np.full(num_lanes, slot, np.float32), np.zeros(num_lanes, np.float32)], axis=-1)
+    return Selection((slot + np.arange(num_lanes)).astype(np.int32) % ACTIONS, policy, 1000 * lane + slot, -1000 * lane - slot)
+
+
+record = jax.jit(actor_lib.record, static_argnums=5)
+drawable = jax.jit(replay_lib.drawable, static_argnums=1)
+gather = jax.jit(replay_lib.gather, static_argnums=5)
+stacks = jax.jit(replay_lib.stacks, static_argnums=(2, 3, 4))
+
+
+@functools.cache
+def play(steps, config=None):
+    """The script, the actor and replay after so many lock-steps; lock-step s runs as if s updates were made."""
+    config = config or make_config()
+    script = Script(LANES)
+    actor, replay = script.start(config), replay_lib.empty(config, SPEC, 2)
+    for slot in range(steps):
+        actor, replay = record(actor, replay, selection(2, slot), script.timestep(slot), np.int32(slot), config)
+    return script, actor, replay
+
+
+def kept(steps):
+    """The slots that a ring holds."""
+    return range(max(steps - SLOTS, 0), steps)
+
+
+def whole(steps):
+    """The slots whose stack is there too."""
+    return range(max(steps - SLOTS, 0) + (STACK - 1 if steps > SLOTS else 0), steps)
+
+
+# Before the ring is full, exactly full, one slot and one and a half turns later, and with episodes cut anywhere.
+STEPS = [11, 16, 17, 24, 41]
+
+
+# SLOTS
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_slots_hold_the_script(steps):
+    script, actor, replay = play(steps)
+    assert int(replay.cursor) == int(actor.acts) == steps
+    times = np.asarray(replay_lib.slot_times(replay))
+    assert sorted(times[times >= 0]) == list(kept(steps))
+    assert all(time % SLOTS == place for place, time in enumerate(times))
+    replay, steps_taken = jax.device_get(replay), np.cumsum((~script.last).sum(axis=0))
+    for lane in range(2):
+        for slot in kept(steps):
+            at = lane, slot % SLOTS
+            np.testing.assert_array_equal(replay.frame[at], script.frame[lane, slot])
+            for name in ("reward", "discount", "last", "offset"):
+                assert getattr(replay, name)[at] == getattr(script, name)[lane, slot], (name, lane, slot)
+            assert replay.action[at] == (slot + lane) % ACTIONS
+            assert replay.born[at] == (steps_taken[slot - 1] if slot else 0)
+            assert replay.refreshed[at] == slot
+            assert replay.root_value[at] == 1000 * lane + slot and replay.value[at] == -1000 * lane - slot
+            np.testing.assert_array_equal(replay.policy[at], [lane, slot, 0])
+
+
+def test_the_actor_sees_what_replay_will_show():
+    """The running stack is the one that replay cuts out of single frames later."""
+    config, script = make_config(), Script(LANES)
+    actor, replay = script.start(config), replay_lib.empty(config, SPEC, 2)
+    for slot in range(26):
+        for lane in range(2):
+            np.testing.assert_array_equal(np.moveaxis(actor.stack[lane], -1, 0)[..., None], script.stack(lane, slot))
+        actor, replay = record(actor, replay, selection(2, slot), script.timestep(slot), np.int32(0), config)
+
+
+def test_push_frame():
+    """Oldest first; a first frame fills the stack."""
+    stack = jnp.arange(6, dtype=jnp.float32).reshape(2, 3)
+    pushed = actor_lib.push_frame(stack, jnp.array([[7.0], [8.0]]), jnp.array([False, True]))
+    np.testing.assert_array_equal(pushed, [[1, 2, 7], [8, 8, 8]])
+
+
+# WINDOWS
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_stacks_never_cross_the_start_of_an_episode(steps):
+    """Also where the ring's seam runs through the stack."""
+    script, _, replay = play(steps)
+    positions = [(lane, slot) for lane in range(2) for slot in whole(steps)]
+    lane, time = map(np.array, zip(*positions))
+    frames = np.asarray(stacks(replay, Positions(lane, time), 0, 1, STACK))
+    assert frames.shape == (len(positions), STACK, 2, 2, 1)
+    for found, (lane, slot) in zip(frames, positions):
+        np.testing.assert_array_equal(found, script.stack(lane, slot))
+        assert len(set(found[:, 1, 0, 0])) == 1  # one episode
+    # The first slots of an episode repeat its first frame.
+    starts = [i for i, (lane, slot) in enumerate(positions) if script.offset[lane, slot] == 0]
+    assert starts and all((frames[i] == frames[i][:1]).all() for i in starts)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_windows_are_contiguous(steps):
+    """Every drawable position, field by field, the seam of the ring included."""
+    config = make_config()
+    script, _, replay = play(steps)
+    lane, place = np.nonzero(np.asarray(drawable(replay, config)))
+    time = np.asarray(replay_lib.slot_times(replay))[place]
+    size, length = len(lane), UNROLL + TD + 1
+    batch = jax.device_get(gather(replay, Positions(lane, time), np.full(size, 0.5, np.float32), 1000, 500, config))
+    assert batch.frames.shape == (size, STACK + UNROLL, 2, 2, 1) and batch.policy.shape == (size, length, ACTIONS)
+    crossed = 0
+    for b in range(size):
+        slots = time[b] + np.arange(length)
+        for name in ("reward", "discount", "last"):
+            np.testing.assert_array_equal(getattr(batch, name)[b], getattr(script, name)[lane[b], slots])
+        np.testing.assert_array_equal(batch.action[b], (slots + lane[b]) % ACTIONS)
+        np.testing.assert_array_equal(batch.root_value[b], 1000 * lane[b] + slots)
+        np.testing.assert_array_equal(batch.value[b], -1000 * lane[b] - slots)
+        np.testing.assert_array_equal(batch.policy[b, :, 1], slots)
+        start = time[b] - script.offset[lane[b], time[b]]
+        for i, slot in enumerate(range(time[b] - STACK + 1, time[b] + UNROLL + 1)):
+            np.testing.assert_array_equal(batch.frames[b, i], script.frame[lane[b], max(slot, start)])
+        crossed += slots[0] // SLOTS < slots[-1] // SLOTS
+        taken = (~script.last[:, : time[b]]).sum()
+        assert batch.age[b] == 1000 - taken and batch.staleness[b] == 500 - time[b] and batch.weight[b] == 0.5
+    assert (crossed > 0) == (steps > SLOTS)
+
+
+# DRAWING
+
+
+@pytest.mark.parametrize("steps", [2, 4, 5, *STEPS])
+def test_drawable(steps):
+    """Not: final frames, the newest slots whose targets are not complete, and slots with an overwritten stack."""
+    script, _, replay = play(steps)
+    lanes, places = np.nonzero(np.asarray(drawable(replay, make_config())))
+    found = set(zip(lanes, np.asarray(replay_lib.slot_times(replay))[places]))
+    expected = {(lane, slot) for lane in range(2) for slot in whole(steps)
+                if slot + UNROLL + TD < steps and not script.last[lane, slot]}
+    assert found == expected
+    assert bool(expected) == (steps > UNROLL + TD)
+
+
+def test_priority_of_new_slots():
+    """The largest in replay, 1 while it is empty, 0 for a final frame."""
+    config, script = make_config(), Script(LANES)
+    actor, replay = script.start(config), replay_lib.empty(config, SPEC, 2)
+    expected = np.zeros((2, SLOTS), np.float32)
+    for slot in range(8):
+        if slot == 2:
+            replay = replay_lib.set_priority(replay, Positions(np.array([0, 1]), np.array([0, 1])), jnp.array([0.25, 5.0]))
+            expected[0, 0], expected[1, 1] = 0.25, 5.0
+        if slot == 6:
+            everywhere = np.nonzero(expected)
+            replay = replay_lib.set_priority(replay, Positions(*everywhere), jnp.full(len(everywhere[0]), 0.125))
+            expected[everywhere] = 0.125
+        actor, replay = record(actor, replay, selection(2, slot), script.timestep(slot), np.int32(0), config)
+        expected[:, slot] = np.where(script.last[:, slot], 0, 1.0 if slot < 2 else 5.0 if slot < 6 else 0.125)
+        np.testing.assert_array_equal(replay.priority, expected)
+    assert script.last[:, :8].any()
+
+
+@functools.cache
+def drawer(size, alpha):
+    config = make_config(replay__priority_exponent=alpha)
+    return jax.jit(jax.vmap(lambda replay, key: replay_lib.sample(replay, key, size, config), (None, 0)))
+
+
+def with_priorities(steps=24):
+    """Replay with a different priority at each drawable slot, and the chances that alpha = 0.6 gives them."""
+    _, _, replay = play(steps)
+    allowed = np.asarray(drawable(replay, make_config()))
+    priority = np.where(replay.priority > 0, 100.0, 0.0).astype(np.float32)
+    priority[allowed] = np.geomspace(0.01, 4.0, allowed.sum())
+    chance = np.where(allowed, priority.astype(np.float64) ** 0.6, 0.0)
+    return replay.replace(priority=jnp.array(priority)), allowed, chance / chance.sum()
+
+
+def test_sampling_follows_the_priorities():
+    """P(i) ~ priority^0.6, and the probability that comes with a draw says so."""
+    replay, allowed, chance = with_priorities()
+    draws = 40_000
+    positions, probability = drawer(1, 0.6)(replay, jax.random.split(jax.random.key(0), draws))
+    lane, time = np.asarray(positions.lane)[:, 0], np.asarray(positions.time)[:, 0]
+    assert set(time) <= set(whole(24))
+    place = time % SLOTS
+    np.testing.assert_allclose(probability[:, 0], chance[lane, place], rtol=1e-4)
+    counts = np.zeros_like(chance)
+    np.add.at(counts, (lane, place), 1)
+    assert not counts[~allowed].any()
+    error = np.sqrt(chance * (1 - chance) / draws)
+    assert (np.abs(counts / draws - chance) <= 4 * error).all()
+    # Uniform draws would be far out of these bounds.
+    assert (np.abs(allowed / allowed.sum() - chance) > 8 * error)[allowed].mean() > 0.8
+
+
+def test_sampling_without_priorities_is_uniform():
+    """alpha = 0."""
+    replay, allowed, _ = with_priorities()
+    _, probability = drawer(4, 0.0)(replay, jax.random.split(jax.random.key(1), 50))
+    np.testing.assert_allclose(probability, 1 / allowed.sum(), rtol=1e-5)
+
+
+def test_draws_are_without_replacement():
+    """Also a batch of everything that is there holds each position once."""
+    replay, allowed, _ = with_priorities()
+    everything = int(allowed.sum())
+    for size, keys in ((8, 300), (everything, 20)):
+        positions, _ = drawer(size, 0.6)(replay, jax.random.split(jax.random.key(2), keys))
+        place = np.asarray(positions.lane) * SLOTS + np.asarray(positions.time) % SLOTS
+        assert all(len(set(row)) == size for row in place)
+        assert allowed.ravel()[place].all()
+
+
+def test_the_second_draw_follows_the_remaining_priorities():
+    """P(i, then j) = p_i p_j / (1 - p_i) over the three positions that have any priority."""
+    _, _, replay = play(11)
+    allowed = np.argwhere(np.asarray(drawable(replay, make_config())))
+    priority, chance = np.zeros((2, SLOTS), np.float32), np.array([0.5, 0.3, 0.2])
+    index = {}
+    for i, at in enumerate(allowed[[0, 3, -1]]):
+        priority[tuple(at)], index[tuple(at)] = chance[i], i
+    draws = 20_000
+    replay = replay.replace(priority=jnp.array(priority))
+    positions, _ = drawer(2, 1.0)(replay, jax.random.split(jax.random.key(3), draws))
+    counts = np.zeros((3, 3))
+    for lanes, times in zip(np.asarray(positions.lane), np.asarray(positions.time)):
+        first, second = ((lane, time % SLOTS) for lane, time in zip(lanes, times))
+        counts[index[first], index[second]] += 1
+    expected = chance[:, None] * chance[None] / (1 - chance[:, None]) * (1 - np.eye(3))
+    assert (np.abs(counts / draws - expected) <= 4 * np.sqrt(expected * (1 - expected) / draws)).all()
+
+
+def test_importance_weights_by_hand():
+    """(4 * 1/2)^-1/2 = 0.707 and (4 * 1/16)^-1/2 = 2, divided by 2."""
+    probability = jnp.array([1 / 2, 1 / 16])
+    np.testing.assert_allclose(replay_lib.importance_weights(probability, 4, 0.5), [0.3535534, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(replay_lib.importance_weights(probability, 4, 0.0), [1.0, 1.0])
+    np.testing.assert_allclose(replay_lib.importance_weights(probability, 4, 1.0), [0.125, 1.0], rtol=1e-6)
+
+
+# REANALYSIS
+
+
+def test_refresh_writes_only_valid_positions():
+    """Beyond the seam, too; slot 20 of lane 1 is not valid and keeps what it has."""
+    _, _, replay = play(24)
+    positions = Positions(np.array([0, 1, 1]), np.array([13, 20, 17]))
+    policy = np.full((3, ACTIONS), 1 / 3, np.float32)
+    new = replay_lib.refresh(replay, positions, 99, value=jnp.array([5.0, 6.0, 7.0]), policy=policy,
+                             root_value=jnp.array([50.0, 60.0, 70.0]), valid=jnp.array([True, False, True]))
+    expected = {name: np.array(getattr(replay, name)) for name in replay.__dataclass_fields__}
+    for lane, place, value in ((0, 13, 5.0), (1, 1, 7.0)):
+        expected["value"][lane, place], expected["root_value"][lane, place] = value, 10 * value
+        expected["policy"][lane, place], expected["refreshed"][lane, place] = 1 / 3, 99
+    for name, x in expected.items():
+        np.testing.assert_array_equal(getattr(new, name), x, err_msg=name)
+
+
+def test_refresh_of_values_alone():
+    """Policies and the time of the last search stay."""
+    _, _, replay = play(24)
+    positions = Positions(np.array([0, 1]), np.array([15, 16]))
+    new = replay_lib.refresh(replay, positions, 99, value=jnp.array([5.0, 6.0]))
+    value = np.array(replay.value)
+    value[0, 15], value[1, 0] = 5.0, 6.0
+    np.testing.assert_array_equal(new.value, value)
+    assert all(getattr(new, name) is getattr(replay, name) for name in ("policy", "root_value", "refreshed", "priority"))
+
+
+def oldest(replay, size):
+    """`(lane, time)` of the stalest, in order."""
+    positions = replay_lib.oldest(replay, size, STACK)
+    return list(zip(positions.lane.tolist(), positions.time.tolist()))
+
+
+def test_oldest():
+    """Terminal final frames are left out, those of time-outs are not."""
+    script, _, replay = play(11)
+    assert script.last[0, 3] and script.discount[0, 3] == 0  # terminal
+    assert script.last[0, 9] and script.discount[0, 9] == 1  # time-out
+    refreshed = np.full((2, SLOTS), 1000, np.int32)
+    stale = [(1, 5), (0, 3), (0, 9), (1, 10), (0, 0)]
+    for rank, at in enumerate(stale):
+        refreshed[at] = rank
+    replay = replay.replace(refreshed=jnp.array(refreshed))
+    assert oldest(replay, 4) == [(1, 5), (0, 9), (1, 10), (0, 0)]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_oldest_covers_everything_useful_first(steps):
+    """Neither places never written nor slots with an overwritten stack come before the last useful one."""
+    script, _, replay = play(steps)
+    useful = {(lane, slot) for lane in range(2) for slot in whole(steps)
+              if not (script.last[lane, slot] and script.discount[lane, slot] == 0)}
+    found = oldest(replay, len(useful))
+    assert set(found) == useful
+    # As played, slot s was refreshed at update s.
+    assert [slot for _, slot in found] == sorted(slot for _, slot in useful)
+
+
+# BOOKKEEPING
+
+
+def test_ignored_steps_count_for_nothing():
+    """A final frame has a slot, but no step, no reward and no chance to be drawn."""
+    script, actor, replay = play(11)
+    ignored = script.last[:, :11]
+    assert ignored.sum() == 3
+    assert int(actor.env_steps) == 22 - 3
+    places = np.zeros((2, SLOTS), bool)
+    places[:, :11] = ignored
+    np.testing.assert_array_equal(np.asarray(replay.priority)[places], 0)
+    np.testing.assert_array_equal(np.asarray(replay.reward)[places], 0)
+    assert (np.asarray(replay.priority)[:, :11][~ignored] == 1).all()
+    # The discount is that of the step before: two ends by time-out, one terminal.
+    assert sorted(np.asarray(replay.discount)[places]) == [0, 1, 1]
+
+
+def test_scores_of_finished_games():
+    """10 points a step, in the order of the ends; lane 0 ends after 3, 5 and 1 steps, lane 1 after 8 and 2."""
+    _, actor, _ = play(10)
+    assert int(actor.games) == 3
+    np.testing.assert_array_equal(actor.recent_scores[:4], [30, 80, 50, 0])
+    np.testing.assert_array_equal(actor.score, [0, 10])
+    np.testing.assert_allclose(actor_lib.recent_score(actor), 160 / 3, rtol=1e-6)
+    # The eleventh lock-step ends both games.
+    _, actor, _ = play(11)
+    assert int(actor.games) == 5
+    np.testing.assert_array_equal(actor.recent_scores[:6], [30, 80, 50, 10, 20, 0])
+    np.testing.assert_array_equal(actor.score, [0, 0])
+    assert np.isnan(actor_lib.recent_score(play(2)[1]))
+
+
+def test_a_lost_life_ends_an_episode_but_no_game():
+    """The score counts the forced no-op; a game lost in that no-op ends there, and its frame has a slot but no step."""
+    config = make_config(num_envs=1)
+    actor, replay = Script([[(40, "terminal")]]).start(config), replay_lib.empty(config, SPEC, 1)
+    frame = np.zeros((1, 2, 2, 1), np.uint8)
+    # score, discount, last, first, game over: play on, lose a life, no-op, lose a life, no-op that loses the game, reset.
+    for score, discount, last, first, game_over in [(3, 1, 0, 0, 0), (4, 0, 1, 0, 0), (5, 1, 0, 1, 0), (6, 0, 1, 0, 0),
+                                                    (7, 1, 1, 1, 1), (0, 1, 0, 1, 0), (9, 1, 0, 0, 0)]:
+        timestep = TimeStep(frame, np.full(1, 1.0, np.float32), np.full(1, discount, np.float32), np.array([last], bool),
+                            np.array([first], bool), np.full(1, score, np.float32), np.array([game_over], bool))
+        actor, replay = record(actor, replay, selection(1, 0), timestep, np.int32(0), config)
+    np.testing.assert_array_equal(replay.last[0, :7], [0, 0, 1, 0, 1, 1, 0])
+    np.testing.assert_array_equal(replay.offset[0, :7], [0, 1, 2, 0, 1, 0, 0])
+    np.testing.assert_array_equal(replay.reward[0, :7], [1, 1, 0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(replay.priority[0, :7], [1, 1, 0, 1, 0, 0, 1])
+    assert int(actor.games) == 1 and int(actor.env_steps) == 4
+    assert actor.recent_scores[0] == 3 + 4 + 5 + 6 + 7 and actor.score[0] == 9
+
+
+def test_action_log():
+    """Every action that was sent, the ignored ones included."""
+    _, actor, _ = play(11)
+    np.testing.assert_array_equal(actor.action_log[:11], (np.arange(11)[:, None] + np.arange(2)) % ACTIONS)
+    assert not actor.action_log[11:].any()
+
+
+def cap_at(cap, lanes, steps):
+    config = config_lib.replace(make_config(num_envs=3), env_steps=cap)
+    script = Script(lanes)
+    actor, replay = script.start(config), replay_lib.empty(config, SPEC, 3)
+    for slot in range(steps):
+        actor, replay = record(actor, replay, selection(3, slot), script.timestep(slot), np.int32(0), config)
+    return script, actor, replay
+
+
+def test_the_cap_on_steps_cuts_a_lock_step():
+    """Three lanes and seven steps: of the third lock-step the first lane counts alone."""
+    lanes = [[(30, "terminal")], [(4, "terminal")], [(4, "timeout")]]
+    script, actor, replay = cap_at(7, lanes, 3)
+    assert int(actor.env_steps) == 7
+    np.testing.assert_array_equal(replay.last[:, :3], [[0, 0, 0], [0, 0, 1], [0, 0, 1]])
+    # The outcome (a reward, and for lane 1 a terminal end) is not stored; the step before went on.
+    assert script.reward[1, 2] > 0 and script.discount[1, 2] == 0
+    np.testing.assert_array_equal(replay.reward[:, 2], [script.reward[0, 2], 0, 0])
+    np.testing.assert_array_equal(replay.discount[:, 2], [1, 1, 1])
+    np.testing.assert_array_equal(replay.priority[:, :3], [[1, 1, 1], [1, 1, 0], [1, 1, 0]])
+    # Nor is the end of a game that it brought.
+    assert int(actor.games) == 0
+    np.testing.assert_array_equal(actor.score, [30, 20, 20])
+
+
+def test_the_cap_counts_lanes_that_are_ready():
+    """Lane 0 stands at its final frame when two steps are left: lanes 1 and 2 take them."""
+    lanes = [[(3, "terminal"), (30, "terminal")], [(30, "terminal")], [(30, "terminal")]]
+    script, actor, replay = cap_at(8, lanes, 3)
+    assert int(actor.env_steps) == 8
+    np.testing.assert_array_equal(replay.last[:, :3], [[0, 0, 1], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(replay.reward[:, 2], [0, script.reward[1, 2], script.reward[2, 2]])
+    np.testing.assert_array_equal(replay.discount[:, 2], [0, 1, 1])
+
+
+def test_nothing_counts_beyond_the_cap():
+    """A lock-step too many leaves the counters alone."""
+    lanes = [[(30, "terminal")]] * 3
+    _, actor, replay = cap_at(6, lanes, 4)
+    assert int(actor.env_steps) == 6
+    np.testing.assert_array_equal(actor.score, [20, 20, 20])
+    np.testing.assert_array_equal(replay.reward[:, 2:], 0)
+    np.testing.assert_array_equal(replay.priority[:, 2:], 0)

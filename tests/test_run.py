@@ -1,0 +1,205 @@
+"""A run as a user sees it: files, determinism, kill and resume, orderly stops, clear errors."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from importlib.util import module_from_spec, spec_from_file_location
+
+import jax
+import numpy as np
+import pytest
+from tiny import BREAKOUT, ROOT, call, command, options
+
+from ez_jax.checkpoint import CheckpointError, Checkpoints
+from ez_jax.config import DEBUG, PRESETS, replace, to_dict, validate
+from ez_jax.run import RunError, restore, run
+
+RESULT_FIELDS = {
+    "game", "preset", "seed", "env_steps", "updates", "eval_mean", "eval_median", "eval_episodes", "human_normalized",
+    "random_score", "human_score", "wall_s", "device", "versions", "command",
+}  # fmt: skip
+WORDS = ["--game=Breakout", "--preset=debug", *options(BREAKOUT)]
+
+
+def metrics(workdir):
+    """All lines without the times."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "wall_s"} for row in rows]
+
+
+def assert_same_bits(first, second):
+    """The newest checkpoints hold the same numbers, bit for bit."""
+    def leaves(workdir):
+        state = restore(workdir).state
+        return jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))
+
+    for a, b in zip(leaves(first), leaves(second), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """One uninterrupted run by the command."""
+    workdir = tmp_path_factory.mktemp("reference") / "run"
+    done = call("atari100k.py", *WORDS, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_writes_everything(reference):
+    workdir, done = reference
+    result = json.loads((workdir / "result.json").read_text())
+    assert RESULT_FIELDS <= result.keys()
+    assert result["env_steps"] == BREAKOUT.env_steps and result["updates"] == BREAKOUT.total_updates
+    assert result["game"] == "Breakout" and result["random_score"] == 1.7 and result["human_score"] == 30.5
+    rows = metrics(workdir)
+    assert rows[-1]["updates"] == BREAKOUT.total_updates and rows[-1]["env_steps"] == BREAKOUT.env_steps
+    assert {"env_steps", "updates", "episode_return", "loss/policy", "loss/value", "loss/value_prefix",
+            "loss/consistency"} <= rows[0].keys()  # fmt: skip
+    lines = (workdir / "eval.csv").read_text().splitlines()
+    assert lines[0] == "episode,seed,return,length" and len(lines) == 1 + BREAKOUT.run.eval_episodes
+    assert len({line.split(",")[1] for line in lines[1:]}) == BREAKOUT.run.eval_episodes
+    assert list(workdir.glob("events.out.tfevents*"))
+    assert json.loads((workdir / "config.json").read_text())["env"]["id"] == "Breakout-v5"
+    assert "final score" in done.stdout and "updates/s" in done.stdout
+
+
+def test_same_seed_same_numbers(reference, tmp_path):
+    run(BREAKOUT, tmp_path, evaluate_after=False)
+    assert metrics(tmp_path) == metrics(reference[0])
+    assert_same_bits(tmp_path, reference[0])
+
+
+def test_other_seed_other_numbers(reference, tmp_path):
+    run(replace(BREAKOUT, seed=1), tmp_path, evaluate_after=False)
+    assert metrics(tmp_path) != metrics(reference[0])
+
+
+def _start_and_wait(workdir, lines: int) -> subprocess.Popen:
+    """A run in the background that has written so many lines of metrics."""
+    process = subprocess.Popen(command("atari100k.py", *WORDS, f"--workdir={workdir}"), text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL)
+    path = workdir / "metrics.jsonl"
+    while process.poll() is None and (not path.exists() or path.read_text().count("\n") < lines):
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it was hit"
+    return process
+
+
+@pytest.mark.parametrize("lines", [1, 4])
+def test_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_path, lines):
+    workdir = tmp_path / "run"
+    process = _start_and_wait(workdir, lines)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = call("atari100k.py", *WORDS, f"--workdir={workdir}", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    # The first line comes before the first checkpoint: then the run begins again.
+    assert ("resumed at" in resumed.stdout) == (lines > 1)
+    assert metrics(workdir) == metrics(reference[0])
+    assert_same_bits(workdir, reference[0])
+    assert (workdir / "eval.csv").read_text() == (reference[0] / "eval.csv").read_text()
+
+
+def test_sigterm_saves_and_says_how_to_go_on(reference, tmp_path):
+    workdir = tmp_path / "run"
+    process = _start_and_wait(workdir, 2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "--resume" in output.splitlines()[-1]
+    stopped = Checkpoints(workdir).latest()
+    assert stopped is not None and stopped < Checkpoints(reference[0]).latest()
+    run(BREAKOUT, workdir, resume=True, evaluate_after=False)
+    assert metrics(workdir) == metrics(reference[0])
+    assert_same_bits(workdir, reference[0])
+
+
+def test_half_written_checkpoint_is_never_loaded(reference, tmp_path):
+    shutil.copytree(reference[0], tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    newest = Checkpoints(tmp_path / "run").latest()
+    # What a kill leaves: a folder that was not renamed yet.
+    shutil.copytree(folder / str(newest), folder / f"{newest + 5}.orbax-checkpoint-tmp-7")
+    shutil.rmtree(folder / f"{newest + 5}.orbax-checkpoint-tmp-7" / "meta")
+    assert Checkpoints(tmp_path / "run").latest() == newest
+    assert int(restore(tmp_path / "run").state.learner.updates) == BREAKOUT.total_updates
+
+
+def test_corrupt_checkpoint_names_the_file(reference, tmp_path):
+    shutil.copytree(reference[0], tmp_path / "run")
+    newest = Checkpoints(tmp_path / "run").latest()
+    for path in (tmp_path / "run" / "checkpoints" / str(newest) / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=f"checkpoints/{newest}"):
+        restore(tmp_path / "run")
+
+
+def test_missing_checkpoint_names_the_folder(tmp_path):
+    with pytest.raises(CheckpointError, match="config.json is missing"):
+        restore(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no complete checkpoint in .*checkpoints"):
+        restore(tmp_path)
+
+
+def test_refuses_to_overwrite_and_names_what_differs(reference):
+    before = (reference[0] / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match="holds a run already.*--resume"):
+        run(BREAKOUT, reference[0])
+    with pytest.raises(CheckpointError, match=r"search.num_simulations: 4 -> 5; seed: 0 -> 2"):
+        run(replace(BREAKOUT, seed=2, search__num_simulations=5), reference[0], resume=True)
+    assert (reference[0] / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("word, message", [
+    ("--game=Brekout", "unknown game 'Brekout'; the nearest are: Breakout"),
+    ("--search.num-simulations=0", "search.num-simulations=0 is out of range: it must be at least 1"),
+    ("--target.discount=1.5", "target.discount=1.5 is out of range: it must be in [0.0, 1.0]"),
+])  # fmt: skip
+def test_bad_input_is_one_clear_line(tmp_path, word, message):
+    done = call("atari100k.py", "--preset=debug", f"--workdir={tmp_path / 'run'}", word)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {message}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_nan_stops_with_the_step_and_the_terms(tmp_path):
+    def broken(unroll, targets, config):
+        return unroll.value_logits[:, 0, 0] * float("nan")
+
+    with pytest.raises(RunError, match=r"update 1 is not finite: .*loss/broken = nan"):
+        run(BREAKOUT, tmp_path, losses={"broken": (broken, 1.0)})
+    assert Checkpoints(tmp_path).latest() is None
+
+
+def test_evaluate_command(reference, tmp_path):
+    done = call("evaluate.py", f"--workdir={reference[0]}", "--episodes=3", "--simulations=2", "--max-steps=8",
+                f"--video={tmp_path / 'game.mp4'}", f"--output={tmp_path / 'scores'}")
+    assert done.returncode == 0, done.stderr
+    assert "distinct returns in 3 episodes" in done.stdout and (tmp_path / "game.mp4").stat().st_size > 1000
+    rows = (tmp_path / "scores.csv").read_text().splitlines()
+    assert len(rows) == 4 and all(row.endswith(",8") for row in rows[1:])
+    missing = call("evaluate.py", f"--workdir={tmp_path}")
+    assert missing.returncode == 2 and "config.json is missing" in missing.stderr
+
+
+def test_presets_are_valid_and_auto_takes_cpu_here():
+    for preset in PRESETS.values():
+        validate(preset)
+    paper = PRESETS["paper"]
+    assert (paper.online_updates, paper.total_updates) == (100_000, 120_000)
+    assert to_dict(DEBUG) != to_dict(paper)
+
+
+def test_auto_preset_on_a_cpu():
+    spec = spec_from_file_location("atari100k", ROOT / "experiments" / "atari100k.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.choose("auto") == ("cpu", "no accelerator was found")
+    args = module.parse(["--game=Qbert", "--search.num-simulations=7", "--network.value-prefix=False"])
+    assert args.config.env.id == "Qbert-v5" and args.config.search.num_simulations == 7
+    assert not args.config.network.value_prefix and args.config.network.channels == PRESETS["cpu"].network.channels
