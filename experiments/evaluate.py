@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.max_steps:
             config = replace(config, env__eval_max_episode_steps=args.max_steps)
         validate(config)
-        found = evaluate(restored.stages.network, config, restored.variables, episodes=args.episodes,
+        found = evaluate(restored.network, config, restored.variables, episodes=args.episodes,
                          simulations=args.simulations or None)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

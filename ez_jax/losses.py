@@ -52,14 +52,15 @@ LOSSES: Mapping[str, LossFn] = {
 def active_losses(config: Config, extra: Mapping[str, tuple[LossFn, float]] | None = None) -> dict[str, tuple[LossFn, float]]:
     """Terms and weights of a run: the paper's with the weights of `config.loss`, and `extra` terms by name.
 
-    Terms of weight 0 are left out altogether. An extra term of a known name takes its place.
+    The paper's terms of weight 0 are left out altogether; an extra one is computed and logged. An extra term of a known name takes
+    its place.
 
     Args:
       config: `config.loss` holds the weights of the known terms.
       extra: name to `(function, weight)`.
     """
-    terms = {name: (fn, getattr(config.loss, name)) for name, fn in LOSSES.items()} | dict(extra or {})
-    return {name: (fn, weight) for name, (fn, weight) in terms.items() if weight != 0}
+    terms = {name: (fn, getattr(config.loss, name)) for name, fn in LOSSES.items()}
+    return {name: term for name, term in terms.items() if term[1] != 0} | dict(extra or {})
 
 
 def total_loss(terms: Mapping[str, tuple[LossFn, float]], unroll: Unroll, targets: Targets,

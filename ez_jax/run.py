@@ -33,6 +33,7 @@ from ez_jax.evaluation import Evaluation, evaluate
 from ez_jax.logging import MetricsFile, Progress
 from ez_jax.losses import LossFn
 from ez_jax.mesh import make_mesh
+from ez_jax.networks import Network
 from ez_jax.scores import RANDOM_HUMAN, human_normalized
 from ez_jax.types import State
 
@@ -53,8 +54,12 @@ class Restored:
     state: State  # without frames
 
     @property
+    def network(self) -> Network:
+        return self.stages.network
+
+    @property
     def variables(self) -> Any:
-        """Of the network: `stages.network.apply(variables, ...)`."""
+        """Of the network: `network.apply(variables, ...)`."""
         return self.state.learner.variables
 
 

@@ -102,7 +102,7 @@ def test_masked_steps_send_no_gradient(name):
 
 
 def test_active_losses():
-    """The paper's weights; weight 0 leaves a term out; an extra term is added, or takes the place of one of the same name."""
+    """The paper's weights; weight 0 leaves out the paper's terms alone; an extra term takes the place of its namesake."""
     paper = active_losses(config_lib.PAPER)
     assert {name: weight for name, (_, weight) in paper.items()} == {
         "policy": 1.0, "value": 0.25, "value_prefix": 1.0, "consistency": 2.0}  # fmt: skip
@@ -116,7 +116,8 @@ def test_active_losses():
         return jnp.zeros(2)
 
     terms = active_losses(config, {"entropy": (entropy, 0.1), "value": (entropy, 3.0), "policy": (entropy, 0.0)})
-    assert terms == {"value": (entropy, 3.0), "value_prefix": (value_prefix_loss, 1.0), "entropy": (entropy, 0.1)}
+    assert terms == {"policy": (entropy, 0.0), "value": (entropy, 3.0), "value_prefix": (value_prefix_loss, 1.0),
+                     "entropy": (entropy, 0.1)}  # fmt: skip
     assert "entropy" not in LOSSES and LOSSES["value"] is value_loss
 
 

@@ -22,11 +22,11 @@ def outputs(notebook: nbformat.NotebookNode, cell_id: str) -> str:
 
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
-    """Makes `python3` this interpreter, with the defaults of a user's machine."""
+    """Makes `python3` this interpreter, with the defaults of a user's machine but for the compiler's."""
     install(prefix=str(tmp_path / "jupyter"))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter" / "share" / "jupyter"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    for name in ("MPLBACKEND", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES"):
+    for name in ("MPLBACKEND", "JAX_NUM_CPU_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 
 

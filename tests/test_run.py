@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 
@@ -195,9 +196,10 @@ def test_presets_are_valid_and_auto_takes_cpu_here():
     assert to_dict(DEBUG) != to_dict(paper)
 
 
-def test_auto_preset_on_a_cpu():
+def test_auto_preset_on_a_cpu(monkeypatch):
     spec = spec_from_file_location("atari100k", ROOT / "experiments" / "atari100k.py")
     module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "atari100k", module)  # tyro looks up where a class was written
     spec.loader.exec_module(module)
     assert module.choose("auto") == ("cpu", "no accelerator was found")
     args = module.parse(["--game=Qbert", "--search.num-simulations=7", "--network.value-prefix=False"])
