@@ -10,8 +10,7 @@ import optax
 from ez_jax.augment import augment
 from ez_jax.config import Config
 from ez_jax.losses import LOSSES, LossFn, total_loss
-from ez_jax.networks import Network
-from ez_jax.reanalyser import observations
+from ez_jax.networks import Network, observations
 from ez_jax.targets import make_targets
 from ez_jax.transforms import logits_to_scalar
 from ez_jax.types import Array, Batch, Learner, Targets, Unroll

@@ -11,15 +11,10 @@ import jax.numpy as jnp
 
 from ez_jax import replay as replay_lib
 from ez_jax.config import Config
-from ez_jax.networks import Network
+from ez_jax.networks import Network, observations
 from ez_jax.search import search
 from ez_jax.transforms import logits_to_scalar
 from ez_jax.types import Array, Positions, Replay
-
-
-def observations(frames: Array, stack: int, step: int) -> Array:
-    """The stacked observation of slot `step` out of consecutive frames `[B, S - 1 + size, ..., C]`: `[B, ..., S * C]`."""
-    return jnp.concatenate([frames[:, step + i] for i in range(stack)], axis=-1)
 
 
 def search_positions(network: Network, config: Config, variables: Any, key: Array, replay: Replay, positions: Positions,

@@ -148,36 +148,37 @@ def train(stages: Stages, env, state: State, checkpoints: Checkpoints, workdir: 
     """Cycles to the end of the schedule, with metrics, checkpoints and an orderly stop."""
     config = stages.config
     metrics_file = MetricsFile(workdir, int(state.learner.updates))
-    logged = saved = int(state.learner.updates)
     pending: list[tuple[int, dict[str, jax.Array]]] = []
 
     def save() -> None:
         check_finite(pending)
         checkpoints.save(state, {"config": to_dict(config), "wall_s": clock()})
 
+    def log(update: int, metrics: dict[str, jax.Array]) -> None:
+        check_finite(pending)
+        pending.clear()
+        row = {"env_steps": int(state.actor.env_steps), "updates": update, "wall_s": round(clock(), 2),
+               "episode_return": float(actor_lib.recent_score(state.actor)), "games": int(state.actor.games),
+               **{name: float(x) for name, x in sorted(jax.device_get(metrics).items())}}  # fmt: skip
+        metrics_file.write(row)
+        progress.show(row)
+
     with Progress(config.env_steps, config.total_updates) as progress, StopRequest() as stop:
         try:
             while not cycle_lib.finished(config, state):
                 before = int(state.learner.updates)
-                state, metrics = cycle_lib.cycle(stages, env, state)
-                pending += [(before + i + 1, m) for i, m in enumerate(metrics)]
-                updates = before + len(metrics)
-                if updates // config.run.log_every > logged // config.run.log_every:
-                    logged = updates
-                    check_finite(pending)
-                    row = {"env_steps": int(state.actor.env_steps), "updates": updates, "wall_s": round(clock(), 2),
-                           "episode_return": float(actor_lib.recent_score(state.actor)), "games": int(state.actor.games),
-                           **{name: float(x) for name, x in sorted(jax.device_get(pending[-1][1]).items())}}  # fmt: skip
-                    pending.clear()
-                    metrics_file.write(row)
-                    progress.show(row)
+                state, made = cycle_lib.cycle(stages, env, state)
+                for update, metrics in enumerate(made, before + 1):
+                    pending.append((update, metrics))
+                    if update % config.run.log_every == 0:
+                        log(update, metrics)
+                after = before + len(made)
                 if stop.requested:
                     save()
-                    raise Stopped(f"stopped and saved at {int(state.actor.env_steps):,} steps and {updates:,} updates; "
+                    raise Stopped(f"stopped and saved at {int(state.actor.env_steps):,} steps and {after:,} updates; "
                                   "go on with the same command and --resume")
-                if updates // config.run.checkpoint_every > saved // config.run.checkpoint_every:
+                if after // config.run.checkpoint_every > before // config.run.checkpoint_every:
                     save()
-                    saved = updates
             save()
         finally:
             metrics_file.close()

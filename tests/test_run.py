@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -196,12 +198,35 @@ def test_presets_are_valid_and_auto_takes_cpu_here():
     assert to_dict(DEBUG) != to_dict(paper)
 
 
-def test_auto_preset_on_a_cpu(monkeypatch):
+def test_plot_command(reference, tmp_path):
+    done = call("plot.py", "--workdirs", str(reference[0]), f"--output={tmp_path / 'curves.png'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    missing = call("plot.py", "--workdirs", str(tmp_path))
+    assert missing.returncode == 2 and "metrics.jsonl is missing" in missing.stderr
+
+
+@pytest.fixture
+def atari100k(monkeypatch):
+    """The script as a module."""
     spec = spec_from_file_location("atari100k", ROOT / "experiments" / "atari100k.py")
     module = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "atari100k", module)  # tyro looks up where a class was written
     spec.loader.exec_module(module)
-    assert module.choose("auto") == ("cpu", "no accelerator was found")
-    args = module.parse(["--game=Qbert", "--search.num-simulations=7", "--network.value-prefix=False"])
+    return module
+
+
+def test_auto_preset_on_a_cpu(atari100k):
+    assert atari100k.choose("auto") == ("cpu", "no accelerator was found")
+    args = atari100k.parse(["--game=Qbert", "--search.num-simulations=7", "--network.value-prefix=False"])
     assert args.config.env.id == "Qbert-v5" and args.config.search.num_simulations == 7
     assert not args.config.network.value_prefix and args.config.network.channels == PRESETS["cpu"].network.channels
+
+
+def test_every_training_command_of_the_readme_is_understood(atari100k):
+    commands = re.findall(r"python experiments/atari100k.py (.*)", (ROOT / "README.md").read_text())
+    configs = [atari100k.parse(shlex.split(words)).config for words in commands]
+    for config in configs:
+        validate(config)
+    # The plain command and the four ablations are five different computations.
+    assert len({json.dumps(to_dict(config)) for config in configs}) == 5

@@ -117,6 +117,11 @@ def observation_shape(spec: EnvSpec) -> tuple[int, ...]:
     return (*spec.frame_shape[:-1], spec.frame_shape[-1] * spec.stack)
 
 
+def observations(frames: Array, stack: int, step: int) -> Array:
+    """The stacked observation of slot `step` out of consecutive frames `[B, S - 1 + size, ..., C]`: `[B, ..., S * C]`."""
+    return jnp.concatenate([frames[:, step + i] for i in range(stack)], axis=-1)
+
+
 def init_variables(network: Network, key: Array) -> dict:
     """`{'params', 'batch_stats'}` of a fresh network."""
     observation = jnp.zeros((1, *observation_shape(network.spec)), network.spec.frame_dtype)
