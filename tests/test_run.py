@@ -92,7 +92,7 @@ def _start_and_wait(workdir, lines: int) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("lines", [1, 4])
+@pytest.mark.parametrize("lines", [1, 12])
 def test_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_path, lines):
     workdir = tmp_path / "run"
     process = _start_and_wait(workdir, lines)
