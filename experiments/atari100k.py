@@ -15,7 +15,7 @@ import jax
 import tyro
 
 from ez_jax.config import PRESETS, Config, replace
-from ez_jax.run import Stopped, check, run, setup
+from ez_jax.run import Member, Stopped, check, run, setup
 
 EXPECTED = {
     "paper": "hours on an accelerator, weeks on a CPU: the progress line tells after the first updates",
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     config = args.config
     workdir = Path(args.workdir or f"runs/{args.game}-{preset}-seed{config.seed}")
     try:
-        check(config, workdir, resume=args.resume)
+        check([Member(config, workdir)], resume=args.resume)
         print(f"{args.game}, preset {preset} ({why}): {config.env_steps:,} steps, {config.total_updates:,} updates, "
               f"{EXPECTED[preset]}; writing to {workdir}", flush=True)
         result = run(config, workdir, resume=args.resume, preset=preset)

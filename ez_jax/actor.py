@@ -18,13 +18,13 @@ from ez_jax.types import Actor, Array, EnvSpec, Replay, Selection, TimeStep
 RECENT_GAMES = 16
 
 
-def init(config: Config, spec: EnvSpec) -> Actor:
-    """Environments that have not been reset yet; `start` puts the first frames in."""
+def init(config: Config, spec: EnvSpec, env: Any) -> Actor:
+    """Before the first frames, which `start` puts in; `env` is the state of pure environments, None for those on the host."""
     n = config.env.num_envs
     # At most two ignored steps follow a real one: after a lost life, and when the no-op after it loses the game.
     longest = 3 * (config.env_steps // n + 1)
     return Actor(
-        stack=jnp.zeros((n, *observation_shape(spec)), spec.frame_dtype), last=jnp.zeros(n, bool), discount=jnp.ones(n),
+        env=env, stack=jnp.zeros((n, *observation_shape(spec)), spec.frame_dtype), last=jnp.zeros(n, bool), discount=jnp.ones(n),
         offset=jnp.zeros(n, jnp.int32), score=jnp.zeros(n), recent_scores=jnp.zeros(RECENT_GAMES),
         games=jnp.zeros((), jnp.int32), env_steps=jnp.zeros((), jnp.int32), acts=jnp.zeros((), jnp.int32),
         action_log=jnp.zeros((longest, n), jnp.int16))  # fmt: skip
@@ -69,29 +69,36 @@ def record(actor: Actor, replay: Replay, selection: Selection, timestep: TimeSte
     """Writes the slot of the current frame and moves on to the next.
 
     The cap on environment steps is hard: of the environments that would pass it, the first ones count, and what the others did is
-    never seen (their slot becomes a final frame).
+    never seen (their slot becomes a final frame). Beyond the cap, where a seed waits for others, nothing is recorded at all.
     """
+    running = actor.env_steps < config.env_steps
+    before = actor.replace(action_log=None)
     ready = ~actor.last
     taken = ready & (actor.env_steps + jnp.cumsum(ready) <= config.env_steps)
     channels = timestep.frame.shape[-1]
     replay = replay_lib.write(
-        replay, frame=actor.stack[..., -channels:], action=selection.action,
+        replay, running, frame=actor.stack[..., -channels:], action=selection.action,
         reward=jnp.where(taken, timestep.reward, 0.0), discount=jnp.where(taken, timestep.discount, actor.discount),
         last=~taken, offset=actor.offset, born=jnp.full_like(actor.offset, actor.env_steps), policy=selection.policy,
         root_value=selection.root_value, value=selection.value,
         refreshed=jnp.full_like(actor.offset, updates))  # fmt: skip
 
+    if config.replay.initial_priority == "model_error":
+        # A network that was never trained says nothing.
+        replay = replay_lib.prioritise_by_model_error(replay, config.target.discount, running & (updates > 0))
+
     # A game's raw score counts each step, the forced no-op after a lost life included.
     score = actor.score + jnp.where(taken | actor.last, timestep.score, 0.0)
     finished = taken & timestep.game_over | actor.last & timestep.game_over
     place = jnp.where(finished, (actor.games + jnp.cumsum(finished) - 1) % RECENT_GAMES, RECENT_GAMES)
-    actor = actor.replace(
+    log = actor.action_log.at[jnp.where(running, actor.acts, actor.action_log.shape[0])].set(
+        selection.action.astype(jnp.int16), mode="drop")
+    after = before.replace(
         stack=push_frame(actor.stack, timestep.frame, timestep.first), last=timestep.last, discount=timestep.discount,
         offset=jnp.where(timestep.first, 0, actor.offset + 1), score=jnp.where(finished, 0.0, score),
         recent_scores=actor.recent_scores.at[place].set(score, mode="drop"), games=actor.games + jnp.sum(finished),
-        env_steps=actor.env_steps + jnp.sum(taken), acts=actor.acts + 1,
-        action_log=actor.action_log.at[actor.acts].set(selection.action.astype(jnp.int16)))  # fmt: skip
-    return actor, replay
+        env_steps=actor.env_steps + jnp.sum(taken), acts=actor.acts + 1)  # fmt: skip
+    return jax.tree.map(lambda new, old: jnp.where(running, new, old), after, before).replace(action_log=log), replay
 
 
 def recent_score(actor: Actor) -> Array:

@@ -2,6 +2,7 @@
 
 EnvPool is deterministic for a seed and a sequence of actions, so a checkpoint holds the small things (parameters, optimiser,
 statistics of replay, keys, the action log) and no frame: stepping the emulators through the log brings them and every frame back.
+Environments that are pure functions are part of the state, and their checkpoints hold all of it.
 """
 
 import json
@@ -14,10 +15,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ez_jax import actor as actor_lib
+from ez_jax import cycle as cycle_lib
 from ez_jax.config import Config, differences, to_dict
 from ez_jax.cycle import Stages
-from ez_jax.envs import EnvPool
-from ez_jax.mesh import put_lanes, state_shardings
+from ez_jax.envs import Environments
+from ez_jax.mesh import state_shardings
 from ez_jax.types import State, TimeStep
 
 
@@ -46,34 +48,35 @@ class Checkpoints:
             return None
         return self.manager.latest_step()
 
-    def save(self, state: State, meta: dict[str, Any]) -> None:
-        """Saves `state` without frames, under its number of acts plus updates; `meta` must be JSON."""
-        slim, step = without_frames(state), int(state.actor.acts) + int(state.learner.updates)
-        if step == self.latest():
+    def steps(self) -> set[int]:
+        """Numbers of all complete checkpoints."""
+        return set(self.manager.all_steps()) if self.path.is_dir() else set()
+
+    def save(self, step: int, state: State, meta: dict[str, Any]) -> None:
+        """Saves the state of one seed, without what can be regenerated, under the number `step`; `meta` must be JSON."""
+        if step in self.steps():
             return
-        self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(slim), meta=ocp.args.JsonSave(meta)))
+        self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(slim(state)), meta=ocp.args.JsonSave(meta)))
         self.manager.wait_until_finished()
 
-    def restore_meta(self) -> dict[str, Any]:
-        """The `meta` of the newest checkpoint.
+    def restore_meta(self, step: int | None = None) -> dict[str, Any]:
+        """The `meta` of the newest checkpoint, or of `step`.
 
         Raises:
           CheckpointError: there is none, or it cannot be read.
         """
-        step = self._require()
-        return self._read(step, meta=ocp.args.JsonRestore())["meta"]
+        return self._read(step or self._require(), meta=ocp.args.JsonRestore())["meta"]
 
-    def restore(self, stages: Stages) -> State:
-        """The newest state, still without frames; see `regenerate`.
+    def restore(self, stages: Stages, step: int | None = None) -> State:
+        """The newest state of one seed, or that of `step`, as it was saved; see `regenerate`.
 
         Raises:
           CheckpointError: there is none, or it cannot be read.
         """
-        step = self._require()
-        shape = without_frames(jax.eval_shape(stages.init, jax.random.key(0)))
+        shape = slim(stages.abstract)
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape,
-                                state_shardings(shape, stages.mesh))
-        return self._read(step, state=ocp.args.StandardRestore(abstract))["state"]
+                                state_shardings(shape, stages.mesh, seeds=False))
+        return self._read(step or self._require(), state=ocp.args.StandardRestore(abstract))["state"]
 
     def close(self) -> None:
         if self._manager is not None:
@@ -94,8 +97,10 @@ class Checkpoints:
             raise CheckpointError(f"cannot read the checkpoint {self.path / str(step)}: {reason}") from error
 
 
-def without_frames(state: State) -> State:
+def slim(state: State) -> State:
     """What a checkpoint holds."""
+    if state.actor.env is not None:
+        return state
     return state.replace(replay=state.replay.replace(frame=None), actor=state.actor.replace(stack=None))
 
 
@@ -110,26 +115,34 @@ def check_config(saved: dict, config: Config, path: Path) -> None:
         raise CheckpointError(f"{path} holds a run with another config: " + "; ".join(found))
 
 
-def regenerate(stages: Stages, env: EnvPool, state: State) -> State:
-    """Brings fresh environments and all frames to where the action log ends.
+def regenerate(stages: Stages, env: Environments, state: State) -> State:
+    """Brings fresh environments on the host, and all frames, to where the action log ends.
 
     Raises:
       CheckpointError: the environments do not repeat what they did (another EnvPool version, for one).
     """
-    fresh = stages.begin(stages.init(jax.random.key(0)), put_lanes(stages.mesh, env.reset()))
-    log, acts = np.asarray(state.actor.action_log), int(state.actor.acts)
+    if stages.pure:
+        return state
+    fresh = cycle_lib.start(stages, env, 0)
+    acts = np.asarray(state.actor.acts)  # [] or [seeds]
+    log = np.moveaxis(np.asarray(state.actor.action_log), -2, 0)  # [M, N] or [M, seeds, N]
 
-    def put(frames: jax.Array, stack: jax.Array, index: jax.Array, timestep: TimeStep) -> tuple[jax.Array, jax.Array]:
-        newest = stack[..., -timestep.frame.shape[-1] :]
-        frames = jax.lax.dynamic_update_index_in_dim(frames, newest, index, axis=1)
-        return frames, actor_lib.push_frame(stack, timestep.frame, timestep.first)
+    def put(frames: jax.Array, stack: jax.Array, index: jax.Array, running: jax.Array, timestep: TimeStep):
+        kept = jax.lax.dynamic_index_in_dim(frames, index, axis=1, keepdims=False)
+        newest = jnp.where(running, stack[..., -timestep.frame.shape[-1] :], kept)
+        return (jax.lax.dynamic_update_index_in_dim(frames, newest, index, axis=1),
+                jnp.where(running, actor_lib.push_frame(stack, timestep.frame, timestep.first), stack))
 
+    if stages.seeds:
+        put = jax.vmap(put, (0, 0, None, 0, 0))
     put = jax.jit(put, donate_argnums=(0, 1), out_shardings=(fresh.replay.frame.sharding, fresh.actor.stack.sharding))
     frames, stack = fresh.replay.frame, fresh.actor.stack
-    slots, timestep = frames.shape[1], None
-    for i in range(acts):
-        timestep = env.step(log[i])
-        frames, stack = put(frames, stack, jnp.asarray(i % slots, jnp.int32), put_lanes(stages.mesh, timestep))
-    if timestep is not None and not np.array_equal(timestep.last, state.actor.last):
+    slots, last = frames.shape[-len(stages.spec.frame_shape) - 1], np.asarray(fresh.actor.last)
+    for i in range(int(acts.max())):
+        running = i < acts  # a seed that had taken all its steps waits for the others
+        timestep = stages.put(env.step(log[i].reshape(-1)))
+        frames, stack = put(frames, stack, jnp.asarray(i % slots, jnp.int32), jnp.asarray(running), timestep)
+        last = np.where(running[..., None], np.asarray(timestep.last), last)
+    if not np.array_equal(last, state.actor.last):
         raise CheckpointError("the environments did not repeat the recorded run: is this another EnvPool version?")
     return state.replace(replay=state.replay.replace(frame=frames), actor=state.actor.replace(stack=stack))

@@ -59,12 +59,17 @@ class NetworkConfig:
     """Units of the value-prefix LSTM."""
     value_prefix: bool = True
     """Predict the summed reward by LSTM; off: single rewards (the paper's ablation)."""
+    action_embedding: int = bounded(0, 0)
+    """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: one plane a/|A|, one-hot for vectors."""
     support: int = bounded(300, 1)
     """Value and value prefix live on the atoms -support..support of the transformed scalar."""
     projection: int = bounded(1024, 1)
     """Width of the SimSiam projector."""
     predictor: int = bounded(512, 1)
     """Hidden width of the SimSiam predictor."""
+    norm: Literal["batch", "layer"] = "batch"
+    """Normalisation in the network of vector observations and in all heads: BatchNorm (paper), or LayerNorm (EfficientZero-V2 on
+    vectors), which does not care whose states a batch holds."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the trunk; heads and statistics are float32 always."""
 
@@ -75,6 +80,9 @@ class SearchConfig:
     """PUCT search on visit counts, or Gumbel search with sequential halving."""
     num_simulations: int = bounded(50, 1)
     """Simulations a search."""
+    by_action_count: bool = False
+    """EfficientZero-V2's budget: 4 simulations over 2 considered actions below 4 actions, 16 over 4 below 16, else 16 over 8
+    (gumbel)."""
     dirichlet_alpha: float = bounded(0.3, 1e-6)
     """Root noise concentration (muzero)."""
     dirichlet_fraction: float = bounded(0.25, 0.0, 1.0)
@@ -87,6 +95,13 @@ class SearchConfig:
     """Floor of the tree-wide range that Q-values are normalised by."""
     max_considered_actions: int = bounded(4, 2)
     """Root actions that sequential halving starts from (gumbel)."""
+    q_scale: Literal["tree", "siblings"] = "tree"
+    """Completed Q-values are normalised by the floored range of the whole tree (EfficientZero-V2), or by that of their siblings
+    (mctx) (gumbel)."""
+    c_visit: float = bounded(50.0, 0.0)
+    """Constant of sigma(q) = (c_visit + max visits) c_scale q (gumbel)."""
+    c_scale: float = bounded(0.1, 0.0)
+    """Scale of sigma(q) (gumbel)."""
     temperature: tuple[float, float, float] = (1.0, 0.5, 0.25)
     """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, and after, of the online updates."""
     embedding_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -101,6 +116,11 @@ class ReplayConfig:
     """alpha: P(i) ~ priority_i^alpha."""
     importance_exponent: float = bounded(0.4, 0.0, 1.0)
     """beta at the first update; rises linearly to 1 at the last."""
+    min_importance_weight: float = bounded(0.0, 0.0, 1.0)
+    """Importance weights, divided by the largest, are raised to this (EfficientZero-V2: 0.1)."""
+    initial_priority: Literal["max", "model_error"] = "max"
+    """New transitions enter with the largest priority in replay, or with the Bellman error of the network that acted
+    (EfficientZero-V2's paper)."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +139,14 @@ class TargetConfig:
     """The value prefix starts anew after so many model steps."""
     bootstrap: Literal["network", "search"] = "network"
     """Bootstrap from the value head (the authors' code) or from the value of the search (the paper's text)."""
+    value: Literal["td", "search", "mixed"] = "td"
+    """The value target: n steps and a bootstrap; the value of the search (SVE); or EfficientZero-V2's mix of the two."""
+    search_value_after: int = bounded(40_000, 0)
+    """T1 of the mixed target: n-step before so many updates."""
+    fresh_steps: int = bounded(20_000, 0)
+    """T2 of the mixed target: n-step for transitions younger than so many environment steps."""
+    absorbing: bool = False
+    """Unroll past a terminal state towards value and reward 0 (MuZero); off: those steps are masked (EfficientZero)."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +170,8 @@ class LossConfig:
     """Weight of the value-prefix cross-entropy."""
     consistency: float = bounded(2.0, 0.0)
     """Weight of the SimSiam consistency loss; 0 leaves its computation out."""
+    entropy: float = bounded(0.0, 0.0)
+    """Weight of the policy's negative entropy (EfficientZero-V2: 0.005)."""
     half_gradient: bool = True
     """Halve the gradient that enters each unrolled state."""
     shift: int = bounded(4, 0)
@@ -236,6 +266,19 @@ def replace(config, **changes):
 
 PAPER = Config()
 
+# EfficientZero-V2 for discrete actions (Wang et al. 2024, arXiv 2403.00564, and its released Atari settings). T1 and T2 are the
+# released ones; the initial priorities are the paper's.
+V2 = replace(
+    PAPER,
+    network__action_embedding=16, network__predictor=256,
+    search__algorithm="gumbel", search__num_simulations=16, search__by_action_count=True,
+    replay__priority_exponent=1.0, replay__importance_exponent=1.0, replay__min_importance_weight=0.1,
+    replay__initial_priority="model_error",
+    target__value="mixed", target__search_value_after=30_000, target__fresh_steps=5000,
+    reanalyse__ratio=1.0,
+    loss__consistency=5.0, loss__entropy=5e-3,
+)  # fmt: skip
+
 # Sized for two CPU cores: 100k steps of Pong in about an hour.
 CPU = replace(
     PAPER,
@@ -267,7 +310,7 @@ DEBUG = replace(
     run__log_every=10, run__checkpoint_every=50, run__eval_episodes=4,
 )  # fmt: skip
 
-PRESETS = {"paper": PAPER, "cpu": CPU, "debug": DEBUG}
+PRESETS = {"paper": PAPER, "v2": V2, "cpu": CPU, "debug": DEBUG}
 
 
 def validate(config, prefix: str = "") -> None:

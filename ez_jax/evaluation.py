@@ -1,5 +1,6 @@
 """Evaluation: whole games, greedy and noiseless search, raw scores, one seed an episode."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax.actor import push_frame
-from ez_jax.config import Config
-from ez_jax.envs import EnvPool
+from ez_jax.config import Config, replace
+from ez_jax.envs import EnvPool, is_atari, make
 from ez_jax.networks import Network, observation_shape
 from ez_jax.search import search
 
@@ -34,6 +35,16 @@ class Evaluation(NamedTuple):
         return np.array([e.score for e in self.episodes])
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _act(network: Network, config: Config, simulations: int | None, variables, stack):
+    # Ties of a noiseless search are broken by a key; a fixed one keeps evaluation a function of the parameters.
+    return search(network, config, variables, jax.random.key(0), stack, explore=False, temperature=0.0,
+                  num_simulations=simulations).action
+
+
+_push = jax.jit(push_frame)
+
+
 def evaluate(network: Network, config: Config, variables, *, episodes: int, simulations: int | None = None,
              progress: Callable[[int, int], None] | None = None) -> Evaluation:
     """Plays `episodes` games side by side, one of each seed from `FIRST_SEED` on (the seed draws the no-ops at the start).
@@ -47,29 +58,22 @@ def evaluate(network: Network, config: Config, variables, *, episodes: int, simu
       progress: called with steps done and games finished.
     """
     seeds = [FIRST_SEED + i for i in range(episodes)]
-    env = EnvPool(config.env, seeds, training=False)
+    env = make(config.env, seeds, training=False)
     spec = env.spec(config.env.stack)
-
-    @jax.jit
-    def act(variables, stack):
-        # Ties of a noiseless search are broken by a key; a fixed one keeps evaluation a function of the parameters.
-        return search(network, config, variables, jax.random.key(0), stack, explore=False, temperature=0.0,
-                      num_simulations=simulations).action
-
-    push = jax.jit(push_frame)
+    planning = replace(config, seed=0)  # what is compiled does not depend on the seed
     timestep = env.reset()
-    stack = push(jnp.zeros((episodes, *observation_shape(spec)), spec.frame_dtype), timestep.frame, timestep.first)
+    stack = _push(jnp.zeros((episodes, *observation_shape(spec)), spec.frame_dtype), timestep.frame, timestep.first)
     score, length, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
     actions = []
     while not over.all():
-        action = np.asarray(act(variables, stack))
+        action = np.asarray(_act(network, planning, simulations, variables, stack))
         if not over[0]:
             actions.append(int(action[0]))
         timestep = env.step(action)
         score += np.where(over, 0, timestep.score)
         length += ~over
         over |= timestep.game_over
-        stack = push(stack, timestep.frame, timestep.first)
+        stack = _push(stack, timestep.frame, timestep.first)
         if progress:
             progress(int(length.max()), int(over.sum()))
     return Evaluation([Episode(i, seeds[i], float(score[i]), int(length[i])) for i in range(episodes)], actions)
@@ -82,10 +86,10 @@ def record_video(config: Config, actions: list[int], path: Path) -> None:
     """
     import imageio.v2 as imageio
 
+    if not is_atari(config.env.id):
+        raise ValueError(f"{config.env.id} is no Atari game: there are no frames to show")
     large = dict(img_height=210, img_width=160, gray_scale=False)
     env = EnvPool(config.env, [FIRST_SEED], training=False, **large)
-    if not env.is_atari:
-        raise ValueError(f"{config.env.id} has no frames to show")
     with imageio.get_writer(path, fps=15, macro_block_size=2) as video:
         video.append_data(env.reset().frame[0])
         for action in actions:

@@ -11,11 +11,11 @@ from ez_jax.augment import augment
 from ez_jax.config import Config
 from ez_jax.losses import LOSSES, LossFn, total_loss
 from ez_jax.networks import Network, observations
+from ez_jax.replay import MIN_PRIORITY
 from ez_jax.targets import make_targets
 from ez_jax.transforms import logits_to_scalar
 from ez_jax.types import Array, Batch, Learner, Targets, Unroll
 
-MIN_PRIORITY = 1e-6
 
 
 class LossOutput(NamedTuple):
@@ -122,7 +122,7 @@ def loss(params: Any, batch_stats: Any, key: Array, batch: Batch, targets: Targe
 def update(learner: Learner, key: Array, batch: Batch, *, network: Network, config: Config,
            terms: Mapping[str, tuple[LossFn, float]]) -> tuple[Learner, LossOutput]:
     """One gradient step on a batch whose `weight` holds the importance weights."""
-    targets = make_targets(batch, config)
+    targets = make_targets(batch, config, learner.updates)
     variables = learner.variables
     gradient, output = jax.grad(loss, has_aux=True)(
         variables["params"], variables["batch_stats"], key, batch, targets, network=network, config=config, terms=terms)

@@ -41,11 +41,18 @@ def consistency_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     projection, target = unroll.projection.astype(jnp.float32), unroll.target_projection.astype(jnp.float32)
     # Norms are floored at 1e-5, the root of epsilon; without it the gradient at a zero vector is NaN.
     cosine = optax.cosine_similarity(projection, target, epsilon=1e-10)
-    return jnp.sum(-cosine * targets.value_mask[:, 1:], axis=1)
+    return jnp.sum(-cosine * targets.state_mask[:, 1:], axis=1)
+
+
+def entropy_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
+    """Negative entropy of the policy (EfficientZero-V2, appendix)."""
+    log_policy = jax.nn.log_softmax(unroll.policy_logits)
+    return jnp.sum(jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1) * targets.policy_mask, axis=1)
 
 
 LOSSES: Mapping[str, LossFn] = {
     "policy": policy_loss, "value": value_loss, "value_prefix": value_prefix_loss, "consistency": consistency_loss,
+    "entropy": entropy_loss,
 }  # fmt: skip
 
 

@@ -28,23 +28,23 @@ def replay_specs() -> Replay:
 
 
 def actor_specs() -> Actor:
-    lanes = {name: DATA for name in ("stack", "last", "discount", "offset", "score")}
+    lanes = {name: DATA for name in ("env", "stack", "last", "discount", "offset", "score")}
     whole = {name: REPLICATED for name in ("recent_scores", "games", "env_steps", "acts")}
     return Actor(**lanes, **whole, action_log=PartitionSpec(None, "data"))
 
 
-def state_shardings(state: State, mesh: Mesh) -> State:
-    """A `NamedSharding` for each leaf of `state` (arrays or their shapes; absent frames stay absent)."""
+def sharding(mesh: Mesh, spec: PartitionSpec, seeds: bool) -> NamedSharding:
+    """Of an array, with one more axis in front where several `seeds` are trained at once."""
+    return NamedSharding(mesh, PartitionSpec(None, *spec) if seeds else spec)
+
+
+def state_shardings(state: State, mesh: Mesh, seeds: bool) -> State:
+    """A `NamedSharding` for each leaf of `state` (arrays or their shapes; what is absent stays absent)."""
     def named(specs, values):
-        return jax.tree.map(lambda spec, x: jax.tree.map(lambda _: NamedSharding(mesh, spec), x), specs, values,
+        return jax.tree.map(lambda spec, x: jax.tree.map(lambda _: sharding(mesh, spec, seeds), x), specs, values,
                             is_leaf=lambda x: isinstance(x, PartitionSpec))
 
     return State(
-        learner=jax.tree.map(lambda _: NamedSharding(mesh, REPLICATED), state.learner),
+        learner=jax.tree.map(lambda _: sharding(mesh, REPLICATED, seeds), state.learner),
         actor=named(actor_specs(), state.actor), replay=named(replay_specs(), state.replay),
-        key=NamedSharding(mesh, REPLICATED))  # fmt: skip
-
-
-def put_lanes(mesh: Mesh, tree):
-    """Host arrays `[N, ...]` to the devices, split by environment."""
-    return jax.device_put(tree, NamedSharding(mesh, DATA))
+        key=sharding(mesh, REPLICATED, seeds))  # fmt: skip

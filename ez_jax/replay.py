@@ -14,6 +14,7 @@ from ez_jax.config import Config
 from ez_jax.types import Batch, EnvSpec, Positions, Replay
 
 Array = jax.Array
+MIN_PRIORITY = 1e-6
 
 
 def empty(config: Config, spec: EnvSpec, num_lanes: int) -> Replay:
@@ -27,8 +28,8 @@ def empty(config: Config, spec: EnvSpec, num_lanes: int) -> Replay:
         value=zeros, refreshed=ints, priority=zeros, cursor=jnp.zeros((), jnp.int32))  # fmt: skip
 
 
-def write(replay: Replay, **slot: Array) -> Replay:
-    """Writes one slot in each lane; `slot` has every field but `cursor`, without the time axis.
+def write(replay: Replay, enabled: Array, **slot: Array) -> Replay:
+    """Writes one slot in each lane where `enabled []`; `slot` has every field but `cursor` and `priority`, without the time axis.
 
     With ordinary slots (not `last`) the priority is the largest in replay, 1 while it is empty.
     """
@@ -36,9 +37,26 @@ def write(replay: Replay, **slot: Array) -> Replay:
     highest = jnp.max(replay.priority)
     slot["priority"] = jnp.where(slot["last"], 0.0, jnp.where(highest > 0, highest, 1.0))
     at = replay.cursor % slots
-    put = {name: jax.lax.dynamic_update_index_in_dim(getattr(replay, name), jnp.asarray(x), at, axis=1)
-           for name, x in slot.items()}
-    return replay.replace(**put, cursor=replay.cursor + 1)
+
+    def put(lanes: Array, x: Array) -> Array:
+        kept = jax.lax.dynamic_index_in_dim(lanes, at, axis=1, keepdims=False)
+        return jax.lax.dynamic_update_index_in_dim(lanes, jnp.where(enabled, x, kept), at, axis=1)
+
+    return replay.replace(**{name: put(getattr(replay, name), x) for name, x in slot.items()}, cursor=replay.cursor + enabled)
+
+
+def prioritise_by_model_error(replay: Replay, discount: float, enabled: Array) -> Replay:
+    """Gives the last but one slot the priority |r + gamma v' - v|, the Bellman error of the network that acted, where `enabled []`.
+
+    EfficientZero-V2's "priority precalculation" (appendix A); one step, since that is known as soon as the next slot is written.
+    """
+    slots = replay.action.shape[1]
+    at, newest = (replay.cursor - 2) % slots, (replay.cursor - 1) % slots
+    target = replay.reward[:, at] + discount * replay.discount[:, at] * replay.value[:, newest]
+    error = jnp.abs(target - replay.value[:, at]) + MIN_PRIORITY
+    # A final frame is never drawn, and before the second slot there is none.
+    known = ~replay.last[:, at] & (replay.cursor > 1) & enabled
+    return replay.replace(priority=replay.priority.at[:, at].set(jnp.where(known, error, replay.priority[:, at])))
 
 
 def slot_times(replay: Replay) -> Array:
@@ -77,10 +95,10 @@ def sample(replay: Replay, key: Array, size: int, config: Config) -> tuple[Posit
     return Positions(index // slots, slot_times(replay)[index % slots]), jnp.exp(logits[index] - log_total)
 
 
-def importance_weights(probability: Array, num_drawable: Array, beta: Array) -> Array:
-    """(N P(i))^-beta, divided by the largest in the batch: `[B]`."""
+def importance_weights(probability: Array, num_drawable: Array, beta: Array, least: float = 0.0) -> Array:
+    """(N P(i))^-beta, divided by the largest in the batch and raised to `least`: `[B]`."""
     weight = (num_drawable * probability) ** -beta
-    return weight / jnp.max(weight)
+    return jnp.maximum(weight / jnp.max(weight), least)
 
 
 def oldest(replay: Replay, size: int, stack: int) -> Positions:

@@ -1,6 +1,6 @@
 """A whole run in a work directory: train, log, checkpoint, stop and resume, evaluate, score.
 
-`run(config, workdir)` is what the scripts and notebooks call.
+`run(config, workdir)` is what the scripts and notebooks call; `run_seeds` trains several seeds in one program.
 """
 
 import csv
@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,10 +25,10 @@ from jax.sharding import Mesh
 
 from ez_jax import actor as actor_lib
 from ez_jax import cycle as cycle_lib
-from ez_jax.checkpoint import CheckpointError, Checkpoints, check_config, regenerate
-from ez_jax.config import Config, from_dict, to_dict, validate
-from ez_jax.cycle import Stages
-from ez_jax.envs import check_task
+from ez_jax.checkpoint import CheckpointError, Checkpoints, check_config, regenerate, slim
+from ez_jax.config import Config, from_dict, replace, to_dict, validate
+from ez_jax.cycle import Made, Stages
+from ez_jax.envs import Environments, check_task
 from ez_jax.evaluation import Evaluation, evaluate
 from ez_jax.logging import MetricsFile, Progress
 from ez_jax.losses import LossFn
@@ -74,20 +74,20 @@ def setup(cache_dir: str | None = None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def run(config: Config, workdir: str | Path, *, resume: bool = False, preset: str = "", command: str | None = None,
-        losses: Mapping[str, tuple[LossFn, float]] | None = None, evaluate_after: bool = True,
-        mesh: Mesh | None = None) -> dict[str, Any]:
+class Member(NamedTuple):
+    """One seed of a run."""
+    config: Config
+    workdir: Path
+
+
+def run(config: Config, workdir: str | Path, *, resume: bool = False, **options) -> dict[str, Any]:
     """Trains from start or checkpoint to the end and evaluates the final parameters.
 
     Args:
       config: of the run.
       workdir: `config.json, metrics.jsonl, checkpoints/, eval.csv, result.json` and TensorBoard events go here.
       resume: go on from the newest checkpoint of `workdir`, or begin where there is none.
-      preset: its name, for `result.json`.
-      command: what started the run, for `result.json`.
-      losses: extra loss terms, name to `(function, weight)`.
-      evaluate_after: play the evaluation games at the end.
-      mesh: the devices to use, all by default.
+      **options: of `run_members`.
 
     Returns:
       what `result.json` holds.
@@ -97,101 +97,165 @@ def run(config: Config, workdir: str | Path, *, resume: bool = False, preset: st
       ValueError: a field is out of range, the game is unknown, the checkpoint is damaged or of another config.
       Stopped: Ctrl-C or SIGTERM came; the run is saved.
     """
-    workdir = Path(workdir)
-    meta = check(config, workdir, resume=resume)
+    return run_members([Member(config, Path(workdir))], resume=resume, **options)[0]
+
+
+def run_seeds(config: Config, workdir: str | Path, num_seeds: int, *, resume: bool = False, **options) -> list[dict[str, Any]]:
+    """`run` for `num_seeds` seeds from `config.seed` on, trained together in one program.
+
+    Each writes what `run` would have written to `workdir/seed<k>`. Numbers differ from those of single runs in rounding, and by the
+    lock-step (see `cycle.cycle`).
+    """
+    return run_members(seed_members(config, workdir, num_seeds), resume=resume, **options)
+
+
+def seed_members(config: Config, workdir: str | Path, num_seeds: int) -> list[Member]:
+    """The runs that `run_seeds` makes."""
+    seeds = range(config.seed, config.seed + num_seeds)
+    return [Member(replace(config, seed=seed), Path(workdir) / f"seed{seed}") for seed in seeds]
+
+
+def run_members(members: list[Member], *, resume: bool, preset: str = "", command: str | None = None,
+                losses: Mapping[str, tuple[LossFn, float]] | None = None, evaluate_after: bool = True,
+                mesh: Mesh | None = None) -> list[dict[str, Any]]:
+    """Runs that differ in their seeds (one after another) alone, together.
+
+    Args:
+      members: one, or several consecutive seeds.
+      resume: go on from the newest checkpoints.
+      preset: its name, for `result.json`.
+      command: what started the run, for `result.json`.
+      losses: extra loss terms, name to `(function, weight)`.
+      evaluate_after: play the evaluation games at the end.
+      mesh: the devices to use, all by default.
+    """
+    config, many = members[0].config, len(members) > 1
+    meta = check(members, resume=resume)
     origin = provenance(command)
-    checkpoints, saved = Checkpoints(workdir), meta is not None
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    for member in members:
+        member.workdir.mkdir(parents=True, exist_ok=True)
+        (member.workdir / "config.json").write_text(json.dumps(to_dict(member.config), indent=2) + "\n")
+    checkpoints = [Checkpoints(member.workdir) for member in members]
 
-    env = cycle_lib.make_env(config)
-    stages = Stages(config, env.spec(config.env.stack), mesh or make_mesh(), losses)
-    if saved:
-        state = regenerate(stages, env, checkpoints.restore(stages))
-        print(f"resumed at {int(state.actor.env_steps):,} steps and {int(state.learner.updates):,} updates", flush=True)
-    else:
+    env = cycle_lib.make_env(config, len(members))
+    stages = Stages(config, env, mesh or make_mesh(), losses, len(members) if many else None)
+    if meta is None:
         state = cycle_lib.start(stages, env, config.seed)
-    clock = Clock(meta["wall_s"] if saved else 0.0)
-    state = train(stages, env, state, checkpoints, workdir, clock)
-    checkpoints.close()
-    result = {
-        "game": game_name(config), "preset": preset, "seed": config.seed, "env_steps": int(state.actor.env_steps),
-        "updates": int(state.learner.updates), "train_wall_s": round(clock(), 1),
-    }  # fmt: skip
-    if evaluate_after:
-        result |= _evaluate_into(stages, state.learner.variables, workdir)
-    result |= {"wall_s": round(clock(), 1), **origin}
-    _write_atomically(workdir / "result.json", json.dumps(result, indent=2) + "\n")
-    return result
+    else:
+        step = newest_common(checkpoints)
+        states = [c.restore(stages, step) for c in checkpoints]
+        state = regenerate(stages, env, stages.stack(states) if many else states[0])
+        print("resumed at {:,} steps and {:,} updates".format(*cycle_lib.counters(state)), flush=True)
+    clock = Clock(meta["wall_s"] if meta else 0.0)
+    state = train(stages, env, state, members, checkpoints, clock)
+    for saved in checkpoints:
+        saved.close()
+    trained_s, results = clock(), []
+    for i, member in enumerate(members):
+        learner, actor = pick((state.learner, state.actor), i, many)
+        result = {
+            "game": game_name(config), "preset": preset, "seed": member.config.seed, "env_steps": int(actor.env_steps),
+            "updates": int(learner.updates), "seeds_together": len(members), "train_wall_s": round(trained_s, 1),
+        }  # fmt: skip
+        if evaluate_after:
+            result |= _evaluate_into(stages, member, learner.variables)
+        results.append(result)
+    for member, result in zip(members, results):
+        result |= {"wall_s": round(clock(), 1), **origin}
+        _write_atomically(member.workdir / "result.json", json.dumps(result, indent=2) + "\n")
+    return results
 
 
-def check(config: Config, workdir: Path, *, resume: bool) -> dict[str, Any] | None:
+def pick(tree: Any, index: int, many: bool) -> Any:
+    """What belongs to one of several seeds."""
+    return jax.tree.map(lambda x: x[index], tree) if many else tree
+
+
+def newest_common(checkpoints: list[Checkpoints]) -> int | None:
+    """Number of the newest checkpoint that every seed has: a kill may have come between two of them."""
+    return max(set.intersection(*(c.steps() for c in checkpoints)), default=None)
+
+
+def check(members: list[Member], *, resume: bool) -> dict[str, Any] | None:
     """Everything that can be wrong with a command, before any work starts; raises as `run` does.
 
     Returns:
-      what the newest checkpoint of `workdir` says of itself, None where there is none.
+      what the newest common checkpoint says of itself, None where there is none.
     """
-    validate(config)
-    check_task(config.env.id)
-    if not resume and (workdir / "config.json").exists():
-        raise RunError(f"{workdir} holds a run already: go on with --resume, or choose another --workdir")
-    checkpoints = Checkpoints(workdir)
-    if checkpoints.latest() is None:
+    validate(members[0].config)
+    check_task(members[0].config.env.id)
+    for member in members:
+        if not resume and (member.workdir / "config.json").exists():
+            raise RunError(f"{member.workdir} holds a run already: go on with --resume, or choose another --workdir")
+    checkpoints = [Checkpoints(member.workdir) for member in members]
+    step = newest_common(checkpoints)
+    if step is None:
         return None
-    meta = checkpoints.restore_meta()
-    checkpoints.close()
-    check_config(meta["config"], config, workdir)
+    for saved, member in zip(checkpoints, members):
+        meta = saved.restore_meta(step)
+        saved.close()
+        check_config(meta["config"], member.config, member.workdir)
     return meta
 
 
-def train(stages: Stages, env, state: State, checkpoints: Checkpoints, workdir: Path, clock: "Clock") -> State:
+def train(stages: Stages, env: Environments, state: State, members: list[Member], checkpoints: list[Checkpoints],
+          clock: "Clock") -> State:
     """Cycles to the end of the schedule, with metrics, checkpoints and an orderly stop."""
-    config = stages.config
-    metrics_file = MetricsFile(workdir, int(state.learner.updates))
-    pending: list[tuple[int, dict[str, jax.Array]]] = []
+    config, many = stages.config, len(members) > 1
+    files = [MetricsFile(member.workdir, cycle_lib.counters(state)[1]) for member in members]
+    pending: list[Made] = []
 
     def save() -> None:
         check_finite(pending)
-        checkpoints.save(state, {"config": to_dict(config), "wall_s": clock()})
+        step = int(np.max(state.actor.acts)) + cycle_lib.counters(state)[1]
+        for i, (member, saved) in enumerate(zip(members, checkpoints)):
+            saved.save(step, pick(slim(state), i, many), {"config": to_dict(member.config), "wall_s": clock()})
 
-    def log(update: int, metrics: dict[str, jax.Array]) -> None:
+    def log(made: Made) -> None:
         check_finite(pending)
         pending.clear()
-        row = {"env_steps": int(state.actor.env_steps), "updates": update, "wall_s": round(clock(), 2),
-               "episode_return": float(actor_lib.recent_score(state.actor)), "games": int(state.actor.games),
-               **{name: float(x) for name, x in sorted(jax.device_get(metrics).items())}}  # fmt: skip
-        metrics_file.write(row)
-        progress.show(row)
+        actor, metrics = jax.device_get((state.actor.replace(env=None, stack=None, action_log=None), made.metrics))
+        rows = []
+        for i, file in enumerate(files):
+            mine, values = pick(actor, i, many), pick(metrics, i, many)
+            rows.append({
+                "env_steps": int(mine.env_steps), "updates": made.update, "wall_s": round(clock(), 2),
+                "episode_return": float(actor_lib.recent_score(mine)), "games": int(mine.games),
+                **{name: float(x) for name, x in sorted(values.items())}})  # fmt: skip
+            file.write(rows[-1])
+        progress.show({name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]} if many else rows[0])
 
     with Progress(config.env_steps, config.total_updates) as progress, StopRequest() as stop:
         try:
             while not cycle_lib.finished(config, state):
-                before = int(state.learner.updates)
+                logged = saved = cycle_lib.counters(state)[1]
                 state, made = cycle_lib.cycle(stages, env, state)
-                for update, metrics in enumerate(made, before + 1):
-                    pending.append((update, metrics))
-                    if update % config.run.log_every == 0:
-                        log(update, metrics)
-                after = before + len(made)
+                for one in made:
+                    pending.append(one)
+                    if one.update // config.run.log_every > logged // config.run.log_every:
+                        log(one)
+                        logged = one.update
+                steps, after = cycle_lib.counters(state)
                 if stop.requested:
                     save()
-                    raise Stopped(f"stopped and saved at {int(state.actor.env_steps):,} steps and {after:,} updates; "
+                    raise Stopped(f"stopped and saved at {steps:,} steps and {after:,} updates; "
                                   "go on with the same command and --resume")
-                if after // config.run.checkpoint_every > before // config.run.checkpoint_every:
+                if after // config.run.checkpoint_every > saved // config.run.checkpoint_every:
                     save()
             save()
         finally:
-            metrics_file.close()
+            for file in files:
+                file.close()
     return state
 
 
-def check_finite(pending: list[tuple[int, dict[str, jax.Array]]]) -> None:
+def check_finite(pending: list[Made]) -> None:
     """Raises `RunError` at the first update whose losses are not finite, and names them."""
-    for update, metrics in pending:
-        values = jax.device_get({k: v for k, v in metrics.items() if k.startswith("loss/") or k == "gradient_norm"})
-        bad = [name for name, value in sorted(values.items()) if not np.isfinite(value)]
+    for made in pending:
+        values = jax.device_get({k: v for k, v in made.metrics.items() if k.startswith("loss/") or k == "gradient_norm"})
+        bad = [name for name, value in sorted(values.items()) if not np.all(np.isfinite(value))]
         if bad:
-            raise RunError(f"update {update} is not finite: " + ", ".join(f"{b} = {values[b]}" for b in bad)
+            raise RunError(f"update {made.update} is not finite: " + ", ".join(f"{b} = {values[b]}" for b in bad)
                            + "; the last good checkpoint is kept")
 
 
@@ -241,22 +305,21 @@ def restore(workdir: str | Path) -> Restored:
         raise CheckpointError(f"no run in {workdir}: {workdir / 'config.json'} is missing")
     checkpoints = Checkpoints(workdir)
     config = from_dict(checkpoints.restore_meta()["config"])
-    env = cycle_lib.make_env(config)
     # One device is enough to play; the number that trained need not be here.
-    stages = Stages(config, env.spec(config.env.stack), make_mesh(1))
+    stages = Stages(config, cycle_lib.make_env(config), make_mesh(1))
     state = checkpoints.restore(stages)
     checkpoints.close()
     return Restored(config, stages, state)
 
 
-def _evaluate_into(stages: Stages, variables: Any, workdir: Path) -> dict[str, Any]:
-    config = stages.config
-    print(f"evaluating {config.run.eval_episodes} episodes", flush=True)
+def _evaluate_into(stages: Stages, member: Member, variables: Any) -> dict[str, Any]:
+    config = member.config
+    print(f"evaluating {config.run.eval_episodes} episodes of seed {config.seed}", flush=True)
     # Away from the mesh: evaluation is one batch on one device.
     variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
     found = evaluate(stages.network, config, variables, episodes=config.run.eval_episodes,
                      simulations=config.run.eval_simulations or None)
-    write_episodes(workdir / "eval.csv", found)
+    write_episodes(member.workdir / "eval.csv", found)
     return summary(config, found)
 
 

@@ -105,6 +105,54 @@ def qtransform_by_tree_min_max(tree: mctx.Tree, node_index: Array, *, min_range:
     return jnp.clip(scaled, 0.0, 1.0)
 
 
+def qtransform_completed_by_tree_min_max(tree: mctx.Tree, node_index: Array, *, c_visit: float = 50.0, c_scale: float = 0.1,
+                                         min_range: float = 0.01) -> Array:
+    """Completed Q-values as a shift of logits, normalised over the whole tree with a floor (EfficientZero-V2).
+
+    An action that was never visited is worth v_mix (Danihelka et al. 2022, equation 33). mctx stretches the Q-values of siblings
+    to [0, 1] however close they are; with the range of the whole tree, floored, noise stays small. The range is that of
+    all visited Q-values and the root's network value.
+
+    Args:
+      tree: _unbatched_ search tree of M nodes.
+      node_index: scalar index of the node whose children are scored.
+      c_visit: see `c_scale`.
+      c_scale: sigma(q) = (c_visit + max_b N(b)) c_scale q.
+      min_range: smallest range to divide by.
+
+    Returns:
+      sigma of the completed Q-values, `[A]`.
+    """
+    all_q = tree.children_rewards + tree.children_discounts * tree.children_values  # [M, A]
+    all_visited = tree.children_visits > 0
+    root_value = tree.raw_values[tree.ROOT_INDEX]
+    low = jnp.minimum(jnp.min(jnp.where(all_visited, all_q, jnp.inf)), root_value)
+    high = jnp.maximum(jnp.max(jnp.where(all_visited, all_q, -jnp.inf)), root_value)
+
+    visits, visited = tree.children_visits[node_index], all_visited[node_index]
+    prior = jnp.where(visited, jax.nn.softmax(tree.children_prior_logits[node_index]), 0.0)
+    weighted_q = jnp.sum(prior * all_q[node_index]) / jnp.maximum(jnp.sum(prior), jnp.finfo(jnp.float32).tiny)
+    total = jnp.sum(visits)
+    v_mix = (tree.raw_values[node_index] + total * weighted_q) / (1 + total)
+    q = jnp.where(visited, all_q[node_index], v_mix)
+    normalised = jnp.clip((q - low) / jnp.maximum(high - low, min_range), 0.0, 1.0)
+    return (c_visit + jnp.max(visits)) * c_scale * normalised
+
+
+class Budget(NamedTuple):
+    simulations: int
+    considered_actions: int  # that sequential halving starts from
+
+
+def budget(config: SearchConfig, num_actions: int) -> Budget:
+    """Simulations and considered actions of a search over `num_actions`."""
+    if not config.by_action_count:
+        return Budget(config.num_simulations, config.max_considered_actions)
+    if num_actions < 4:
+        return Budget(4, 2)
+    return Budget(16, 4) if num_actions < 16 else Budget(16, 8)
+
+
 def search(network: Network, config: Config, variables: Any, key: Array, observation: Array, *, explore: bool,
            temperature: Array | float = 1.0, num_simulations: int | None = None) -> SearchOutput:
     """Plans from each observation.
@@ -127,14 +175,20 @@ def search(network: Network, config: Config, variables: Any, key: Array, observa
 def search_from_root(root: mctx.RootFnOutput, recurrent_fn: Callable, config: SearchConfig, variables: Any, key: Array, *,
                      explore: bool, temperature: Array | float = 1.0, num_simulations: int | None = None) -> SearchOutput:
     """The search alone, on any `mctx` root and recurrent function."""
-    simulations = num_simulations or config.num_simulations
+    allowed = budget(config, root.prior_logits.shape[-1])
     if config.algorithm == "gumbel":
+        completed = mctx.qtransform_completed_by_mix_value
+        qtransform = (
+            functools.partial(completed, maxvisit_init=config.c_visit, value_scale=config.c_scale)
+            if config.q_scale == "siblings" else
+            functools.partial(qtransform_completed_by_tree_min_max, c_visit=config.c_visit, c_scale=config.c_scale,
+                              min_range=config.min_value_range))  # fmt: skip
         output = mctx.gumbel_muzero_policy(
-            variables, key, root, recurrent_fn, simulations,
-            max_num_considered_actions=config.max_considered_actions, gumbel_scale=1.0 if explore else 0.0)  # fmt: skip
+            variables, key, root, recurrent_fn, num_simulations or allowed.simulations, qtransform=qtransform,
+            max_num_considered_actions=allowed.considered_actions, gumbel_scale=1.0 if explore else 0.0)  # fmt: skip
     else:
         output = mctx.muzero_policy(
-            variables, key, root, recurrent_fn, simulations,
+            variables, key, root, recurrent_fn, num_simulations or config.num_simulations,
             qtransform=functools.partial(qtransform_by_tree_min_max, min_range=config.min_value_range),
             dirichlet_fraction=config.dirichlet_fraction if explore else 0.0, dirichlet_alpha=config.dirichlet_alpha,
             pb_c_init=config.pb_c_init, pb_c_base=config.pb_c_base, temperature=temperature)  # fmt: skip

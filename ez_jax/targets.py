@@ -22,7 +22,8 @@ def horizon(age: Array, config: Config) -> Array:
       age: environment steps since the transition, `[...]` i32.
     """
     n = config.target.td_steps
-    if not config.target.off_policy_correction:
+    # The mixed target trusts the search instead of few steps.
+    if not config.target.off_policy_correction or config.target.value == "mixed":
         return jnp.full_like(age, n)
     lost = jnp.floor(age / (config.target.age_fraction * config.env_steps)).astype(jnp.int32)
     return jnp.clip(n - lost, 1, n)
@@ -67,18 +68,56 @@ def value_prefix(r_t: Array, restart: int) -> Array:
     return jnp.stack(prefix)
 
 
-def make_targets(batch: Batch, config: Config) -> Targets:
-    """Targets and masks of a batch of windows."""
-    k, n, gamma = config.target.unroll_steps, config.target.td_steps, config.target.discount
+def td_value(batch: Batch, config: Config) -> Array:
+    """n-step value targets of the unroll positions, `[B, K + 1]`."""
     bootstrap = batch.root_value if config.target.bootstrap == "search" else batch.value
-    value = jax.vmap(n_step_value, (0, 0, 0, 0, 0, None))(
-        batch.reward, gamma * batch.discount, batch.last, bootstrap, horizon(batch.age, config), n)
+    return jax.vmap(n_step_value, (0, 0, 0, 0, 0, None))(
+        batch.reward, config.target.discount * batch.discount, batch.last, bootstrap, horizon(batch.age, config),
+        config.target.td_steps)
+
+
+def search_value(batch: Batch, config: Config) -> Array:
+    """Search-based value estimation (EfficientZero-V2, section 4.2): the mean return of the root's simulations, `[B, K + 1]`."""
+    at = slice(0, config.target.unroll_steps + 1)
+    terminal = batch.last[:, at] & (batch.discount[:, at] == 0)
+    return jnp.where(terminal, 0.0, batch.root_value[:, at])
+
+
+def mixed_value(td: Array, searched: Array, age: Array, updates: Array, config: Config) -> Array:
+    """EfficientZero-V2's mix: n-step before T1 updates, and for the T2 newest environment steps; otherwise the search's.
+
+    Early the model is too bad to be searched for values, and fresh data need no correction.
+
+    Args:
+      td: n-step targets `[B, K + 1]`.
+      searched: values of the search `[B, K + 1]`.
+      age: environment steps since the positions were written, `[B]`.
+      updates: made so far, `[]`.
+    """
+    trusted = (updates < config.target.search_value_after) | (age < config.target.fresh_steps)
+    return jnp.where(trusted[:, None], td, searched)
+
+
+def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
+    """Targets and masks of a batch of windows, at the given number of updates."""
+    k, kind = config.target.unroll_steps, config.target.value
+    td = td_value(batch, config) if kind != "search" else None
+    searched = search_value(batch, config) if kind != "td" else None
+    value = {"td": lambda: td, "search": lambda: searched,
+             "mixed": lambda: mixed_value(td, searched, batch.age, updates, config)}[kind]()
     # Slot k belongs to the episode of slot 0 as long as no final frame lies before it.
-    ended = jnp.cumsum(batch.last[:, :k], axis=1) > 0
-    same_episode = jnp.concatenate([jnp.ones_like(ended[:, :1]), ~ended], axis=1).astype(jnp.float32)
+    ends = jnp.cumsum(batch.last[:, :k], axis=1)
+    same_episode = jnp.pad(ends == 0, ((0, 0), (1, 0)), constant_values=True)
     restart = config.target.prefix_horizon if config.network.value_prefix else 1
-    # Past the end of the episode the sum stands still (and is masked).
-    reward = jnp.where(same_episode[:, 1:] > 0, batch.reward[:, :k], 0.0)
+    # Past the end of the episode the sum stands still.
+    reward = jnp.where(same_episode[:, 1:], batch.reward[:, :k], 0.0)
+    known = same_episode
+    if config.target.absorbing:
+        # What comes after a time-out is unknown; after a terminal state nothing comes.
+        terminal = batch.last[:, :k] & (ends == 1) & (batch.discount[:, :k] == 0)
+        absorbed = jnp.pad(jnp.cumsum(terminal, axis=1) > 0, ((0, 0), (1, 0)))
+        value, known = jnp.where(absorbed, 0.0, value), same_episode | absorbed
     return Targets(
         value=value, value_prefix=jax.vmap(value_prefix, (0, None))(reward, restart), policy=batch.policy[:, : k + 1],
-        value_mask=same_episode, policy_mask=same_episode * ~batch.last[:, : k + 1])  # fmt: skip
+        value_mask=known.astype(jnp.float32), policy_mask=(same_episode & ~batch.last[:, : k + 1]).astype(jnp.float32),
+        state_mask=same_episode.astype(jnp.float32))  # fmt: skip

@@ -2,7 +2,7 @@
 
 In the shape descriptions `N` is the number of environments, `T` the slots of a lane of replay, `B` the batch, `K` the unroll
 steps, `L = K + td_steps + 1` the slots of a sampled window, `A` the number of actions, `S` the stacked frames and `...` the shape
-of one frame: `(H, W, C)` uint8 or `(D,)` float32.
+of one frame: `(H, W, C)` uint8 or `(D,)`. Several seeds in one program put one more axis in front of everything.
 """
 
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ class Replay:
     The last frame of an episode has a slot too, flagged `last`: no step was taken from it, it is never drawn, and its `discount`
     repeats that of the step that led to it (0: terminal, 1: time-out).
     """
-    frame: Array | None  # [N, T, ...]; None in a checkpoint: the action log brings the frames back
+    frame: Array | None  # [N, T, ...]; None in a checkpoint of host environments: the action log brings the frames back
     action: Array  # [N, T] i32
     reward: Array  # [N, T] f32
     discount: Array  # [N, T] f32
@@ -93,8 +93,9 @@ class Targets:
     value: Array  # [B, K + 1] f32
     value_prefix: Array  # [B, K] f32, of steps 1..K
     policy: Array  # [B, K + 1, A] f32
-    value_mask: Array  # [B, K + 1] f32, 1 where slot k belongs to the episode of the position
-    policy_mask: Array  # [B, K + 1] f32, the same without the final frame of an episode
+    value_mask: Array  # [B, K + 1] f32, 1 where value and value prefix are known: in the episode, and after it if absorbing
+    policy_mask: Array  # [B, K + 1] f32, 1 where a step was taken in the episode of the position
+    state_mask: Array  # [B, K + 1] f32, 1 where slot k belongs to the episode of the position
 
 
 @flax.struct.dataclass
@@ -118,7 +119,8 @@ class Learner:
 @flax.struct.dataclass
 class Actor:
     """Where the environments stand, and what is counted about them."""
-    stack: Array | None  # [N, ..., S * C] the current observation; None in a checkpoint
+    env: Any  # [N, ...] state of environments that are pure functions, None for those that step on the host
+    stack: Array | None  # [N, ..., S * C] the current observation; None in a checkpoint of host environments
     last: Array  # [N] bool, of the current frame
     discount: Array  # [N] f32, of the step that led to the current frame
     offset: Array  # [N] i32, steps since the first frame of the episode
@@ -132,7 +134,7 @@ class Actor:
 
 @flax.struct.dataclass
 class State:
-    """Everything that a run is, but for the environments themselves."""
+    """Everything that a run is, but for environments that step on the host."""
     learner: Learner
     actor: Actor
     replay: Replay

@@ -17,7 +17,7 @@ def same_update_on_one_and_four_devices():
     config = replace(PONG, reanalyse__mode="off", optimizer__name="sgd", optimizer__learning_rate=0.05,
                      optimizer__warmup_updates=0)
     env = cycle_lib.make_env(config)
-    one, four = (Stages(config, env.spec(config.env.stack), make_mesh(n)) for n in (1, 4))
+    one, four = (Stages(config, env, make_mesh(n)) for n in (1, 4))
     state = cycle_lib.start(one, env, 0)
     while int(state.actor.env_steps) < config.cycle.warmup_steps:
         state, _ = cycle_lib.cycle(one, env, state)
@@ -39,7 +39,7 @@ def same_update_on_one_and_four_devices():
 def whole_cycle_on_four_devices(mode: str):
     config = replace(PONG, reanalyse__mode=mode, cycle__batch_size=8)
     env = cycle_lib.make_env(config)
-    stages = Stages(config, env.spec(config.env.stack), make_mesh(4))
+    stages = Stages(config, env, make_mesh(4))
     state = cycle_lib.start(stages, env, 0)
     assert len(state.replay.frame.addressable_shards) == 4 and state.replay.frame.addressable_shards[0].data.shape[0] == 1
     if mode == "oldest":

@@ -9,14 +9,14 @@ from tiny import BREAKOUT, CARTPOLE
 from ez_jax import cycle as cycle_lib
 from ez_jax.config import replace
 from ez_jax.cycle import Stages
-from ez_jax.mesh import make_mesh, put_lanes
+from ez_jax.mesh import make_mesh
 from ez_jax.targets import horizon
 
 
 def begin(config, updates: int = 0):
     """A run just after its warm-up and so many updates."""
     env = cycle_lib.make_env(config)
-    stages = Stages(config, env.spec(config.env.stack), make_mesh())
+    stages = Stages(config, env, make_mesh())
     state = cycle_lib.start(stages, env, config.seed)
     while int(state.actor.env_steps) < config.cycle.warmup_steps or int(state.learner.updates) < updates:
         state, _ = cycle_lib.cycle(stages, env, state)
@@ -27,7 +27,7 @@ def begin(config, updates: int = 0):
 def whole_run():
     """Every cycle of a run: environment steps, updates and metrics after each."""
     env = cycle_lib.make_env(BREAKOUT)
-    stages = Stages(BREAKOUT, env.spec(BREAKOUT.env.stack), make_mesh())
+    stages = Stages(BREAKOUT, env, make_mesh())
     state, trace = cycle_lib.start(stages, env, 0), []
     while not cycle_lib.finished(BREAKOUT, state):
         state, metrics = cycle_lib.cycle(stages, env, state)
@@ -75,7 +75,7 @@ def test_no_implicit_transfers():
     with jax.transfer_guard("disallow"):
         state, selection = stages.select(state)
         timestep = env.step(jax.device_get(selection.action))
-        state = stages.record(state, selection, put_lanes(stages.mesh, timestep))
+        state = stages.record(state, selection, stages.put(timestep))
         state, drawn = stages.draw(state)
         state = stages.reanalyse(state, drawn)
         state, _ = stages.update(state, drawn)
@@ -160,4 +160,4 @@ def test_too_many_devices_names_the_field():
         size = 3
 
     with pytest.raises(ValueError, match="env.num-envs=4 is out of range: it must be a multiple of the 3 devices"):
-        Stages(CARTPOLE, env.spec(1), TwoThirds())
+        Stages(CARTPOLE, env, TwoThirds())

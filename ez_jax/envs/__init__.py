@@ -1,5 +1,10 @@
-"""Environments: N of them in lock-step behind `reset` and `step`, which return a `TimeStep`."""
+"""Environments: N of them in lock-step behind `reset` and `step`, which return a `TimeStep`.
 
-from ez_jax.envs.envpool import EnvPool, UnknownTask, check_task
+`make` finds a task by its id: an EnvPool id, `jax/Catch`, `gymnax/<id>` or `pgx/<id>`.
+"""
 
-__all__ = ["EnvPool", "UnknownTask", "check_task"]
+from ez_jax.envs.envpool import EnvPool, is_atari
+from ez_jax.envs.functional import Environment, JaxEnvs
+from ez_jax.envs.registry import Environments, UnknownTask, check_task, make, register
+
+__all__ = ["EnvPool", "Environment", "Environments", "JaxEnvs", "UnknownTask", "check_task", "is_atari", "make", "register"]

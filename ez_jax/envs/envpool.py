@@ -4,17 +4,12 @@ EnvPool's XLA interface bakes the address of one pool into the compiled program,
 restored; a plain step costs the same and runs beside any accelerator.
 """
 
-import difflib
-
 import envpool
 import numpy as np
 
 from ez_jax.config import EnvConfig
+from ez_jax.envs.frames import to_frame
 from ez_jax.types import EnvSpec, TimeStep
-
-
-class UnknownTask(ValueError):
-    """The id is no EnvPool task; the message names the nearest ones."""
 
 
 class EnvPool:
@@ -33,12 +28,8 @@ class EnvPool:
           seeds: one for each environment.
           training: with lost lives as ends, clipped rewards and the training time limit, or the whole game.
           **frame_options: overrides of EnvPool's options, e.g. larger frames for a video.
-
-        Raises:
-          UnknownTask: no such id.
         """
-        check_task(config.id)
-        self.is_atari = _is_atari(config.id)
+        self.is_atari = is_atari(config.id)
         options = {"max_episode_steps": config.max_episode_steps if training else config.eval_max_episode_steps}
         if self.is_atari:
             options |= dict(
@@ -47,8 +38,6 @@ class EnvPool:
                 reward_clip=False, repeat_action_probability=0.0, full_action_space=False)  # fmt: skip
         self._pool = envpool.make(config.id, env_type="gymnasium", num_envs=len(seeds), seed=[int(s) for s in seeds],
                                   **(options | frame_options))
-        if not hasattr(self._pool.action_space, "n"):
-            raise ValueError(f"{config.id} has continuous actions; only discrete actions are supported")
         self._lives_end = training and config.episodic_life and self.is_atari
         self._clip = training and config.clip_rewards
         self._ended = np.zeros(len(seeds), bool)
@@ -57,8 +46,8 @@ class EnvPool:
 
     def spec(self, stack: int) -> EnvSpec:
         space = self._pool.observation_space
-        shape = (*space.shape[1:], space.shape[0]) if self.is_atari else space.shape
-        return EnvSpec(int(self._pool.action_space.n), shape, np.uint8 if self.is_atari else np.float32, stack)
+        frame = self._frame(np.zeros((1, *space.shape), space.dtype))
+        return EnvSpec(int(self._pool.action_space.n), frame.shape[1:], frame.dtype.type, stack)
 
     def reset(self) -> TimeStep:
         """The first frames; call it once."""
@@ -84,18 +73,22 @@ class EnvPool:
         return TimeStep(self._frame(frame), reward, discount, self._ended, ignored, score.astype(np.float32), game_over)
 
     def _frame(self, frame: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(frame.transpose(0, 2, 3, 1)) if self.is_atari else np.asarray(frame, np.float32)
+        # Some tasks have their channels first.
+        if frame.ndim == 4 and frame.shape[1] < frame.shape[3]:
+            frame = frame.transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(to_frame(frame))
 
 
-def _is_atari(task: str) -> bool:
-    return type(envpool.make_spec(task)).__name__ == "AtariEnvSpec"
+def is_atari(task: str) -> bool:
+    """Whether the id is one of EnvPool's Atari games."""
+    return task in envpool.list_all_envs() and type(envpool.make_spec(task)).__name__ == "AtariEnvSpec"
 
 
-def check_task(task: str) -> None:
-    """Raises `UnknownTask` with the nearest names unless EnvPool has the task."""
-    known = envpool.list_all_envs()
-    if task not in known:
-        lower = {name.lower(): name for name in known if "/" not in name}
-        near = difflib.get_close_matches(task.lower(), lower, n=3, cutoff=0.4)
-        names = ", ".join(lower[n].removesuffix("-v5") if task.endswith("-v5") else lower[n] for n in near)
-        raise UnknownTask(f"unknown game {task.removesuffix('-v5')!r}" + (f"; the nearest are: {names}" if names else ""))
+def check_supported(task: str) -> None:
+    """Raises `ValueError` unless the EnvPool task has discrete actions, and vectors or images as observations."""
+    spec = envpool.make_spec(task)
+    if not hasattr(spec.action_space, "n"):
+        raise ValueError(f"{task} has continuous actions; only discrete actions are supported")
+    if not getattr(spec.observation_space, "shape", ()):
+        kind = type(spec.observation_space).__name__
+        raise ValueError(f"{task} has observations of the kind {kind}; only vectors and images are supported")

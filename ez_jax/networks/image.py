@@ -55,15 +55,21 @@ class Representation(nn.Module):
 
 
 class Dynamics(nn.Module):
-    """Next latent state. The action enters as one plane a/|A|; the state is added back before the ReLU (residual path)."""
+    """Next latent state. The action enters as one plane a/|A|, or as features of it (EfficientZero-V2); the state is added back
+    before the ReLU (residual path)."""
     num_actions: int
     blocks: int
+    embedding: int = 0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, state: Array, action: Array, train: bool) -> Array:
         plane = (action / self.num_actions).astype(state.dtype)[:, None, None, None]
-        x = jnp.concatenate([state, jnp.broadcast_to(plane, state.shape[:-1] + (1,))], axis=-1)
+        plane = jnp.broadcast_to(plane, state.shape[:-1] + (1,))
+        if self.embedding:
+            plane = conv(self.embedding, kernel=1, dtype=self.dtype, name="action_embedding")(plane)
+            plane = nn.relu(nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=(1, 2, 3), dtype=self.dtype)(plane))
+        x = jnp.concatenate([state, plane], axis=-1)
         x = batch_norm(train, self.dtype)(conv(state.shape[-1], dtype=self.dtype)(x))
         x = nn.relu(x + state)
         for _ in range(self.blocks):

@@ -33,17 +33,23 @@ def batch_norm(train: bool, dtype=None) -> nn.BatchNorm:
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype)
 
 
+def normalise(norm: str, train: bool, dtype=None) -> nn.Module:
+    """The normalisation layer called `batch` or `layer`."""
+    return nn.LayerNorm(dtype=dtype) if norm == "layer" else batch_norm(train, dtype)
+
+
 class Mlp(nn.Module):
-    """Linear-BN-ReLU for each hidden width, then a linear layer, zero-initialised where `zero_last`."""
+    """Linear-norm-ReLU for each hidden width, then a linear layer, zero-initialised where `zero_last`."""
     hidden: tuple[int, ...]
     features: int
     zero_last: bool = False
+    norm: str = "batch"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         for width in self.hidden:
-            x = nn.relu(batch_norm(train, self.dtype)(dense(width, x.shape[-1], self.dtype)(x)))
+            x = nn.relu(normalise(self.norm, train, self.dtype)(dense(width, x.shape[-1], self.dtype)(x)))
         if self.zero_last:
             return nn.Dense(self.features, kernel_init=nn.initializers.zeros, dtype=self.dtype)(x)
         return dense(self.features, x.shape[-1], self.dtype)(x)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ez_jax.config import NetworkConfig
 from ez_jax.networks import image, vector
-from ez_jax.networks.layers import LSTM, Mlp, batch_norm
+from ez_jax.networks.layers import LSTM, Mlp, normalise
 from ez_jax.types import EnvSpec
 
 Array = jax.Array
@@ -39,8 +39,8 @@ class ValuePrefix(nn.Module):
         x = self.features(state, train)
         if self.config.value_prefix:
             memory, x = LSTM(self.config.lstm)(memory, x)
-            x = nn.relu(batch_norm(train)(x))
-        logits = Mlp((self.config.head_hidden,), 2 * self.config.support + 1, zero_last=True)(x, train)
+            x = nn.relu(normalise(self.config.norm, train)(x))
+        logits = Mlp((self.config.head_hidden,), 2 * self.config.support + 1, True, self.config.norm)(x, train)
         return memory, logits
 
 
@@ -53,18 +53,18 @@ class Network(nn.Module):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         if len(self.spec.frame_shape) == 3:
             self.representation = image.Representation(c.channels, c.pools, c.blocks, dtype)
-            self.dynamics = image.Dynamics(self.spec.num_actions, c.blocks, dtype)
+            self.dynamics = image.Dynamics(self.spec.num_actions, c.blocks, c.action_embedding, dtype)
             self.trunk = image.Trunk(c.blocks, dtype)
             features = lambda: image.Features(c.head_channels, dtype)  # noqa: E731
         else:
-            self.representation = vector.Representation(c.channels, c.blocks, dtype)
-            self.dynamics = vector.Dynamics(self.spec.num_actions, c.blocks, dtype)
-            self.trunk = vector.Trunk(c.blocks, dtype)
+            self.representation = vector.Representation(c.channels, c.blocks, c.norm, dtype)
+            self.dynamics = vector.Dynamics(self.spec.num_actions, c.blocks, c.action_embedding, c.norm, dtype)
+            self.trunk = vector.Trunk(c.blocks, c.norm, dtype)
             features = vector.Features
         self.value_prefix = ValuePrefix(features(), c)
         self.value_features, self.policy_features = features(), features()
-        self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, zero_last=True)
-        self.policy_head = Mlp((c.head_hidden,), self.spec.num_actions, zero_last=True)
+        self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, True, c.norm)
+        self.policy_head = Mlp((c.head_hidden,), self.spec.num_actions, True, c.norm)
         self.projector = Mlp((c.projection, c.projection), c.projection, dtype=dtype)
         self.projector_norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype)
         self.predictor = Mlp((c.predictor,), c.projection, dtype=dtype)

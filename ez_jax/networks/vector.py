@@ -4,63 +4,76 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ez_jax.networks.layers import batch_norm, dense
+from ez_jax.networks.layers import batch_norm, dense, normalise
 
 Array = jax.Array
 
 
 class DenseBlock(nn.Module):
-    """Linear-BN-ReLU-Linear-BN, plus the input, ReLU."""
+    """Linear-norm-ReLU-Linear-norm, plus the input, ReLU."""
     width: int
+    norm: str = "batch"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        y = nn.relu(batch_norm(train, self.dtype)(dense(self.width, x.shape[-1], self.dtype)(x)))
-        y = batch_norm(train, self.dtype)(dense(self.width, self.width, self.dtype)(y))
+        y = nn.relu(normalise(self.norm, train, self.dtype)(dense(self.width, x.shape[-1], self.dtype)(x)))
+        y = normalise(self.norm, train, self.dtype)(dense(self.width, self.width, self.dtype)(y))
         return nn.relu(x + y)
 
 
 class Representation(nn.Module):
-    """float32 `[B, D]` to a non-negative latent state `[B, width]`."""
+    """`[B, D]` to a non-negative latent state `[B, width]`."""
     width: int
     blocks: int
+    norm: str = "batch"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, observation: Array, train: bool) -> Array:
-        x = dense(self.width, observation.shape[-1], self.dtype)(observation)
-        x = nn.relu(batch_norm(train, self.dtype)(x))
+        x = observation.astype(self.dtype)
+        if self.norm == "layer":
+            # The entries of an observation have scales of their own; a norm over them would mix these.
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.99, use_scale=False, use_bias=False)(x)
+        x = dense(self.width, x.shape[-1], self.dtype)(x)
+        x = nn.relu(normalise(self.norm, train, self.dtype)(x))
         for _ in range(self.blocks):
-            x = DenseBlock(self.width, self.dtype)(x, train)
+            x = DenseBlock(self.width, self.norm, self.dtype)(x, train)
         return x
 
 
 class Dynamics(nn.Module):
-    """Next latent state, with the residual path of the image network; the action enters one-hot."""
+    """Next latent state, with the residual path of the image network; the action enters one-hot, or as features of that."""
     num_actions: int
     blocks: int
+    embedding: int = 0
+    norm: str = "batch"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, state: Array, action: Array, train: bool) -> Array:
-        x = jnp.concatenate([state, jax.nn.one_hot(action, self.num_actions, dtype=state.dtype)], axis=-1)
-        x = batch_norm(train, self.dtype)(dense(state.shape[-1], x.shape[-1], self.dtype)(x))
+        choice = jax.nn.one_hot(action, self.num_actions, dtype=state.dtype)
+        if self.embedding:
+            choice = dense(self.embedding, self.num_actions, self.dtype, name="action_embedding")(choice)
+            choice = nn.relu(nn.LayerNorm(dtype=self.dtype)(choice))
+        x = jnp.concatenate([state, choice], axis=-1)
+        x = normalise(self.norm, train, self.dtype)(dense(state.shape[-1], x.shape[-1], self.dtype)(x))
         x = nn.relu(x + state)
         for _ in range(self.blocks):
-            x = DenseBlock(state.shape[-1], self.dtype)(x, train)
+            x = DenseBlock(state.shape[-1], self.norm, self.dtype)(x, train)
         return x
 
 
 class Trunk(nn.Module):
     """Residual blocks shared by the value and policy heads."""
     blocks: int
+    norm: str = "batch"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, state: Array, train: bool) -> Array:
         for _ in range(self.blocks):
-            state = DenseBlock(state.shape[-1], self.dtype)(state, train)
+            state = DenseBlock(state.shape[-1], self.norm, self.dtype)(state, train)
         return state
 
 

@@ -1,0 +1,102 @@
+"""Environments as pure functions: a protocol, and N copies of one in lock-step inside a compiled program."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ez_jax.config import EnvConfig
+from ez_jax.envs.frames import to_frame
+from ez_jax.types import Array, EnvSpec, PRNGKey, TimeStep
+
+
+class Reset(NamedTuple):
+    state: Any
+    observation: Array
+
+
+class Step(NamedTuple):
+    state: Any
+    observation: Array
+    reward: Array  # []
+    terminated: Array  # [] bool
+    truncated: Array  # [] bool
+
+
+class Environment(Protocol):
+    """One environment. Both functions are pure, work under `jit` and `vmap`, and never reset by themselves."""
+    num_actions: int
+
+    def reset(self, key: PRNGKey) -> Reset:
+        """The start of an episode, drawn with a typed key."""
+
+    def step(self, state: Any, action: Array, key: PRNGKey) -> Step:
+        """One step along `action []`."""
+
+
+class EnvState(NamedTuple):
+    """N environments."""
+    inner: Any  # [N, ...] of the environment
+    key: PRNGKey  # [N]
+    last: Array  # [N] bool, the episode ended: the next step resets
+    length: Array  # [N] i32, steps since the reset
+
+
+class JaxEnvs:
+    """N copies of a pure environment, each with its own key, with the time limit and autoreset that `TimeStep` asks for.
+
+    `advance` is the pure function that the compiled cycle calls; `reset` and `step` drive the same thing from the host, as
+    `EnvPool`'s do, and remember where it stands in `state`.
+    """
+    def __init__(self, environment: Environment, config: EnvConfig, seeds: list[int], *, training: bool):
+        self._environment = environment
+        self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
+        self._clip = training and config.clip_rewards
+        self.num_envs = len(seeds)
+        self._start = jax.jit(self.start)
+        self._advance = jax.jit(self.advance)
+        self._keys = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
+        self.state, self._first = self._start(self._keys)
+
+    def spec(self, stack: int) -> EnvSpec:
+        shape, dtype = self._first.frame.shape[1:], np.dtype(self._first.frame.dtype)
+        return EnvSpec(self._environment.num_actions, shape, dtype.type, stack)
+
+    def start(self, keys: PRNGKey) -> tuple[EnvState, TimeStep]:
+        """The first frames, of environments with `keys [N]`."""
+        keys = jax.vmap(jax.random.split)(keys)
+        inner, observation = jax.vmap(self._environment.reset)(keys[:, 0])
+        n = keys.shape[0]
+        zeros, no = jnp.zeros(n), jnp.zeros(n, bool)
+        state = EnvState(inner, keys[:, 1], no, jnp.zeros(n, jnp.int32))
+        return state, TimeStep(to_frame(observation), zeros, jnp.ones(n), no, ~no, zeros, no)
+
+    def advance(self, state: EnvState, action: Array) -> tuple[EnvState, TimeStep]:
+        """Steps each environment with `action [N]`, or resets it where the last step ended an episode."""
+        def one(inner, key, last, action):
+            key, step_key, reset_key = jax.random.split(key, 3)
+            step = self._environment.step(inner, action, step_key)
+            fresh = self._environment.reset(reset_key)
+            inner, observation = jax.tree.map(lambda a, b: jnp.where(last, a, b), tuple(fresh), (step.state, step.observation))
+            return inner, key, observation, step
+
+        inner, key, observation, step = jax.vmap(one)(state.inner, state.key, state.last, action)
+        first = state.last
+        length = jnp.where(first, 0, state.length + 1)
+        terminated = step.terminated & ~first
+        last = (terminated | step.truncated | (length >= self._limit)) & ~first
+        score = jnp.where(first, 0.0, step.reward).astype(jnp.float32)
+        return EnvState(inner, key, last, length), TimeStep(
+            frame=to_frame(observation), reward=jnp.sign(score) if self._clip else score,
+            discount=jnp.where(terminated, 0.0, 1.0), last=last, first=first, score=score, game_over=last)  # fmt: skip
+
+    def reset(self) -> TimeStep:
+        """The first frames."""
+        self.state, self._first = self._start(self._keys)
+        return jax.device_get(self._first)
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """`advance` from the host."""
+        self.state, timestep = self._advance(self.state, jnp.asarray(action))
+        return jax.device_get(timestep)

@@ -1,0 +1,88 @@
+"""Tasks by id."""
+
+import difflib
+from collections.abc import Callable
+from typing import Protocol
+
+import envpool
+import numpy as np
+
+from ez_jax.config import EnvConfig
+from ez_jax.envs.catch import Catch
+from ez_jax.envs.envpool import EnvPool, check_supported
+from ez_jax.envs.functional import Environment, JaxEnvs
+from ez_jax.types import EnvSpec, TimeStep
+
+FUNCTIONAL: dict[str, Callable[[], Environment]] = {"jax/Catch": Catch}
+"""Environments written in JAX by id; `register` adds to it."""
+LIBRARIES = ("gymnax", "pgx")
+
+
+class UnknownTask(ValueError):
+    """No task has this id; the message names the nearest ones."""
+
+
+class Environments(Protocol):
+    """N environments in lock-step, as the stages see them."""
+    num_envs: int
+
+    def spec(self, stack: int) -> EnvSpec: ...
+
+    def reset(self) -> TimeStep: ...
+
+    def step(self, action: np.ndarray) -> TimeStep: ...
+
+
+def register(task: str, make_environment: Callable[[], Environment]) -> None:
+    """Gives a pure environment of one's own an id, e.g. `register("mine/Maze", Maze)`."""
+    FUNCTIONAL[task] = make_environment
+
+
+def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments:
+    """The environments of a task, one for each seed.
+
+    Raises:
+      UnknownTask: no such id.
+      ValueError: actions are not discrete, observations neither vectors nor images, or the library is not installed.
+    """
+    if (environment := _functional(config.id)) is not None:
+        return JaxEnvs(environment, config, seeds, training=training)
+    check_task(config.id)
+    return EnvPool(config, seeds, training=training)
+
+
+def check_task(task: str) -> None:
+    """Raises as `make` does, before anything is built, unless there is such a task."""
+    if _functional(task) is not None:
+        return
+    known = envpool.list_all_envs()
+    if task not in known:
+        lower = {name.lower(): name for name in (*known, *FUNCTIONAL) if "/" not in name or name in FUNCTIONAL}
+        _refuse(task, lower)
+    check_supported(task)
+
+
+def _functional(task: str) -> Environment | None:
+    """The pure environment of this id, None where it must be EnvPool's."""
+    if task in FUNCTIONAL:
+        return FUNCTIONAL[task]()
+    library, _, name = task.partition("/")
+    if library not in LIBRARIES:
+        return None
+    try:
+        import gymnax
+        import pgx
+    except ImportError as error:
+        raise ValueError(f'{task} needs the extra "jaxenvs" (pip install -e ".[jaxenvs]"): {error}') from error
+    from ez_jax.envs.adapters import Gymnax, Pgx
+
+    known = gymnax.registered_envs if library == "gymnax" else pgx.available_envs()
+    if name not in known:
+        _refuse(task, {f"{library}/{n}".lower(): f"{library}/{n}" for n in known})
+    return Gymnax(*gymnax.make(name)) if library == "gymnax" else Pgx(pgx.make(name))
+
+
+def _refuse(task: str, lower: dict[str, str]) -> None:
+    near = difflib.get_close_matches(task.lower(), lower, n=3, cutoff=0.4)
+    names = ", ".join(lower[n].removesuffix("-v5") if task.endswith("-v5") else lower[n] for n in near)
+    raise UnknownTask(f"unknown game {task.removesuffix('-v5')!r}" + (f"; the nearest are: {names}" if names else ""))
