@@ -37,10 +37,10 @@ class EnvConfig:
     """A lost life ends the training episode."""
     clip_rewards: bool = True
     """Train on sign(reward); scores are always raw."""
-    max_episode_steps: int = bounded(3000, 1)
-    """Training time limit in agent steps; a time-out bootstraps."""
-    eval_max_episode_steps: int = bounded(27_000, 1)
-    """Evaluation time limit in agent steps (108,000 frames)."""
+    max_episode_steps: int = bounded(3000, 0)
+    """Training time limit in agent steps; a time-out bootstraps. 0: the task's own."""
+    eval_max_episode_steps: int = bounded(27_000, 0)
+    """Evaluation time limit in agent steps (108,000 frames of Atari). 0: the task's own."""
 
 
 @dataclass(frozen=True)
@@ -309,6 +309,47 @@ DEBUG = replace(
     env__eval_max_episode_steps=200,
     run__log_every=10, run__checkpoint_every=50, run__eval_episodes=4,
 )  # fmt: skip
+
+# EfficientZero-V2 sized for small tasks and two CPU cores: dense layers with LayerNorm, AdamW, and states after a terminal one
+# worth nothing, as in MuZero.
+CLASSIC = replace(
+    V2,
+    env__stack=1, env__clip_rewards=False, env__episodic_life=False, env__max_episode_steps=0, env__eval_max_episode_steps=0,
+    network__channels=64, network__pools=0, network__lstm=64, network__support=30, network__projection=64,
+    network__predictor=32, network__norm="layer",
+    search__by_action_count=False,
+    target__discount=0.997, target__absorbing=True,
+    reanalyse__mode="oldest", reanalyse__positions=64,
+    optimizer__name="adamw", optimizer__learning_rate=1e-3, optimizer__warmup_updates=200,
+    cycle__batch_size=64, cycle__updates_per_act=2, cycle__final_updates=0, cycle__warmup_steps=500,
+    loss__shift=0,
+    run__checkpoint_every=2000,
+)  # fmt: skip
+
+# Budgets and time scales of known tasks.
+TASKS: dict[str, dict[str, Any]] = {
+    "jax/Catch": dict(env_steps=20_000, env__num_envs=16, search__num_simulations=8),
+    "CartPole-v1": dict(env_steps=15_000),
+    "Acrobot-v1": dict(env_steps=30_000),
+    "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8),
+}
+
+
+def classic(task: str, *, debug: bool = False) -> Config:
+    """The preset `classic` for a task, or its `debug` version: a whole run in seconds, which learns nothing."""
+    config = replace(CLASSIC, env__id=task, **TASKS.get(task, {}))
+    # The horizons of the mixed target are shares of the budget, as in the released Atari settings.
+    config = replace(config, target__search_value_after=int(0.3 * config.online_updates),
+                     target__fresh_steps=int(0.05 * config.env_steps), replay__capacity=int(1.2 * config.env_steps) + 2000)
+    if not debug:
+        return config
+    return replace(
+        config, env_steps=600, env__num_envs=4, env__eval_max_episode_steps=200, network__channels=16, network__lstm=16,
+        network__projection=16, network__predictor=16, search__num_simulations=4, replay__capacity=1200,
+        target__search_value_after=20, target__fresh_steps=100, reanalyse__positions=16, optimizer__warmup_updates=10,
+        cycle__batch_size=16, cycle__warmup_steps=200, cycle__updates_per_act=1, cycle__final_updates=10, run__log_every=10,
+        run__checkpoint_every=50, run__eval_episodes=4)  # fmt: skip
+
 
 PRESETS = {"paper": PAPER, "v2": V2, "cpu": CPU, "debug": DEBUG}
 

@@ -30,7 +30,8 @@ class EnvPool:
           **frame_options: overrides of EnvPool's options, e.g. larger frames for a video.
         """
         self.is_atari = is_atari(config.id)
-        options = {"max_episode_steps": config.max_episode_steps if training else config.eval_max_episode_steps}
+        limit = config.max_episode_steps if training else config.eval_max_episode_steps
+        options = {"max_episode_steps": limit} if limit else {}
         if self.is_atari:
             options |= dict(
                 img_height=config.height, img_width=config.width, gray_scale=config.grayscale, stack_num=1,

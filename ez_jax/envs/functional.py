@@ -85,7 +85,9 @@ class JaxEnvs:
         first = state.last
         length = jnp.where(first, 0, state.length + 1)
         terminated = step.terminated & ~first
-        last = (terminated | step.truncated | (length >= self._limit)) & ~first
+        last = (terminated | step.truncated) & ~first
+        if self._limit:
+            last |= length >= self._limit  # never of a first frame: its length is 0
         score = jnp.where(first, 0.0, step.reward).astype(jnp.float32)
         return EnvState(inner, key, last, length), TimeStep(
             frame=to_frame(observation), reward=jnp.sign(score) if self._clip else score,

@@ -1,0 +1,43 @@
+"""EfficientZero on any task with discrete actions and vector or image observations.
+
+    python experiments/classic.py --env=CartPole-v1
+    python experiments/classic.py --env=jax/Catch --num-seeds=8
+    python experiments/classic.py --env=pgx/minatar-breakout --search.algorithm=muzero
+
+A task is an EnvPool id, or an environment written in JAX: jax/Catch, gymnax/<id>, pgx/<id> (the last two with the extra `jaxenvs`).
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from ez_jax.cli import RunArgs, launch, option, with_task
+from ez_jax.cli import parse as parse_options
+from ez_jax.config import classic
+from ez_jax.run import setup
+
+
+@dataclass(frozen=True)
+class Args(RunArgs):
+    env: str = "CartPole-v1"
+    """Id of the task."""
+    preset: Literal["classic", "debug"] = "classic"
+    """Named settings: EfficientZero-V2 sized for vectors and two CPU cores, with the task's own budget where it is known; or the
+    whole path in seconds."""
+
+
+def parse(argv: list[str]) -> Args:
+    """Command line to `Args`."""
+    env, preset = option(argv, "env", Args.env), option(argv, "preset", Args.preset)
+    args = parse_options(Args, argv, __doc__, lambda: classic(env, debug=preset == "debug"))
+    return with_task(args, args.env)
+
+
+def main(argv: list[str] | None = None) -> int:
+    setup()
+    args = parse(sys.argv[1:] if argv is None else argv)
+    return launch(args, args.env, args.preset, "minutes to an hour on 2 cores")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What the training commands share: options, the preset that decides their defaults, and the run with its errors as one line."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from ez_jax.config import Config
+from ez_jax.run import Stopped, check, run_members, seed_members
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """Options of every training command; a command adds its task and its presets in front."""
+    workdir: str = ""
+    """Where everything is written; by default runs/<task>-<preset>-seed<seed>."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the work directory, or begin if there is none."""
+    num_seeds: int = 1
+    """Trains so many seeds, from --seed on, in one program; each has a folder seed<k> of its own in the work directory."""
+    # The config's booleans take True or False; a bare flag is for switches of the program.
+    config: Annotated[tyro.conf.FlagConversionOff[Config], tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+Args = TypeVar("Args", bound=RunArgs)
+
+
+def option(argv: list[str], name: str, default: str) -> str:
+    """The value of `--name=value` or `--name value` in a command line that is not parsed yet."""
+    for i, word in enumerate(argv):
+        if word.partition("=")[0] == f"--{name}":
+            return word.partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else default)
+    return default
+
+
+def parse(kind: type[Args], argv: list[str], description: str | None, defaults: Callable[[], Config]) -> Args:
+    """Command line to `kind`; `defaults` makes the config of the preset, whose values the options default to."""
+    return tyro.cli(kind, args=argv, default=kind(config=defaults()), description=description)
+
+
+def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
+    """Checks, runs and reports; the exit status of the command."""
+    config, name = args.config, task.replace("/", "-")
+    last = config.seed + args.num_seeds - 1
+    seeds = f"seed{config.seed}" if args.num_seeds == 1 else f"seeds{config.seed}-{last}"
+    workdir = Path(args.workdir or f"runs/{name}-{preset}-{seeds}")
+    try:
+        if args.num_seeds < 1:
+            raise ValueError(f"num-seeds={args.num_seeds} is out of range: it must be at least 1")
+        members = seed_members(config, workdir, args.num_seeds)
+        if args.num_seeds == 1:
+            members = [members[0]._replace(workdir=workdir)]
+        check(members, resume=args.resume)
+        together = f", {args.num_seeds} seeds at once" if args.num_seeds > 1 else ""
+        print(f"{task}, preset {preset} ({announcement}){together}: {config.env_steps:,} steps, {config.total_updates:,} updates; "
+              f"writing to {workdir}", flush=True)
+        results = run_members(members, resume=args.resume, preset=preset)
+    except Stopped as stopped:
+        print(stopped)
+        return 0
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for member, result in zip(members, results):
+        normalized = result["human_normalized"]
+        print(f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over {result['eval_episodes']} episodes"
+              + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
+              + f"; see {member.workdir / 'result.json'}")
+    return 0
+
+
+def with_task(args: Args, task: str) -> Args:
+    """`args` with the id of the task in the config."""
+    env = dataclasses.replace(args.config.env, id=task)
+    return dataclasses.replace(args, config=dataclasses.replace(args.config, env=env))
