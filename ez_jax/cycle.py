@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from ez_jax import actor as actor_lib
 from ez_jax import learner as learner_lib
-from ez_jax import reanalyser
+from ez_jax import diagnostics, reanalyser
 from ez_jax import replay as replay_lib
 from ez_jax.config import Config
 from ez_jax.envs import Environments, JaxEnvs, make
@@ -89,6 +89,7 @@ class Stages:
         self.draw = compiled(self._draw, out_shardings=(shardings, self._lane_sharding))
         self.reanalyse = compiled(self._reanalyse, out_shardings=shardings)
         self.update = compiled(self._update, out_shardings=(shardings, whole))
+        self.diagnose = compiled(self._diagnose, (), out_shardings=whole)
         self.cycles = jax.jit(self._cycles, donate_argnums=0, static_argnums=3, out_shardings=(shardings, whole))
 
     @property
@@ -178,8 +179,10 @@ class Stages:
         learner, output = learner_lib.update(learner, loss_key, batch, network=self.network, config=config, terms=self.terms)
         run = split(replay_lib.set_priority, self.mesh, (replay_specs(), DATA, DATA), replay_specs())
         replay = run(state.replay, drawn.positions, output.priority)
-        metrics = output.metrics | {"replay/max_priority": jnp.max(replay.priority)}
-        return state.replace(learner=learner, replay=replay, key=key), metrics
+        return state.replace(learner=learner, replay=replay, key=key), output.metrics
+
+    def _diagnose(self, state: State) -> dict[str, Array]:
+        return diagnostics.of_replay(state.replay, state.actor.env_steps, state.learner.updates, self.config)
 
     # MANY CYCLES WITHOUT THE HOST
 

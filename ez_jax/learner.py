@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ez_jax import diagnostics
 from ez_jax.augment import augment
 from ez_jax.config import Config
 from ez_jax.losses import LOSSES, LossFn, total_loss
@@ -116,6 +117,7 @@ def loss(params: Any, batch_stats: Any, key: Array, batch: Batch, targets: Targe
     priority = jnp.abs(logits_to_scalar(unroll.value_logits[:, 0]) - targets.value[:, 0]) + MIN_PRIORITY
     metrics = {f"loss/{name}": jnp.mean(part) for name, part in parts.items()} | {"loss/total": jnp.mean(per_sample)}
     metrics |= {"target/value": jnp.mean(targets.value[:, 0]), "target/value_error": jnp.mean(priority)}
+    metrics |= diagnostics.of_unroll(unroll, targets, batch)
     return objective, LossOutput(batch_stats, priority, metrics)
 
 
@@ -133,7 +135,5 @@ def update(learner: Learner, key: Array, batch: Batch, *, network: Network, conf
     output.metrics.update({
         "gradient_norm": optax.tree.norm(gradient),
         "learning_rate": jnp.asarray(learning_rate(config)(learner.updates), jnp.float32),
-        "replay/age": jnp.mean(batch.age), "replay/staleness": jnp.mean(batch.staleness),
-        "replay/min_weight": jnp.min(batch.weight),
-    })  # fmt: skip
+    } | diagnostics.of_gradient(gradient))  # fmt: skip
     return Learner(variables, target_variables, opt_state, updates), output

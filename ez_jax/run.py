@@ -214,7 +214,8 @@ def train(stages: Stages, env: Environments, state: State, members: list[Member]
     def log(made: Made) -> None:
         check_finite(pending)
         pending.clear()
-        actor, metrics = jax.device_get((state.actor.replace(env=None, stack=None, action_log=None), made.metrics))
+        small = state.actor.replace(env=None, stack=None, action_log=None)
+        actor, metrics = jax.device_get((small, made.metrics | stages.diagnose(state)))
         rows = []
         for i, file in enumerate(files):
             mine, values = pick(actor, i, many), pick(metrics, i, many)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs import EnvPool, UnknownTask
+from ez_jax.envs import EnvPool, UnknownTask, is_atari, make
 
 SMALL = dict(height=16, width=16, grayscale=True)
 
@@ -103,10 +103,16 @@ def test_seeds_decide_everything_and_lanes_are_independent():
 
 
 def test_unknown_game_names_the_nearest():
-    with pytest.raises(UnknownTask, match="unknown game 'Brekout'.*Breakout"):
-        EnvPool(EnvConfig(id="Brekout-v5"), [0], training=True)
+    with pytest.raises(UnknownTask, match="unknown game 'Brekout'; the nearest are: Breakout"):
+        make(EnvConfig(id="Brekout-v5"), [0], training=True)
 
 
 def test_continuous_actions_are_refused():
     with pytest.raises(ValueError, match="Pendulum-v1 has continuous actions"):
-        EnvPool(EnvConfig(id="Pendulum-v1"), [0], training=True)
+        make(EnvConfig(id="Pendulum-v1"), [0], training=True)
+
+
+def test_make_gives_these_environments():
+    env = make(EnvConfig(id="CartPole-v1", max_episode_steps=5), [0, 1], training=True)
+    assert isinstance(env, EnvPool) and env.num_envs == 2 and not env.is_atari
+    assert is_atari("Breakout-v5") and not is_atari("CartPole-v1") and not is_atari("jax/Catch")

@@ -59,7 +59,9 @@ def make_targets(size=BATCH, unroll=UNROLL):
         value=rng.normal(0, 5, (size, unroll + 1)).astype(np.float32),
         value_prefix=rng.normal(0, 2, (size, unroll)).astype(np.float32),
         policy=rng.dirichlet(np.ones(ACTIONS), (size, unroll + 1)).astype(np.float32),
-        value_mask=(steps <= end).astype(np.float32), policy_mask=(steps < end).astype(np.float32))  # fmt: skip
+        # Other masks for values than for states, as when terminal states absorb.
+        value_mask=((steps <= end) | (np.arange(size)[:, None] == 1)).astype(np.float32),
+        policy_mask=(steps < end).astype(np.float32), state_mask=(steps <= end).astype(np.float32))  # fmt: skip
 
 
 # PLAIN LOOP
@@ -114,7 +116,7 @@ def plain_loss(network, variables, batch, targets, config):
         return np.concatenate([batch.frames[:, slot + i] for i in range(STACK)], axis=-1)
 
     support = config.network.support
-    terms = {name: np.zeros(BATCH) for name in ("policy", "value", "value_prefix", "consistency")}
+    terms = {name: np.zeros(BATCH) for name in LOSSES}
     state, memory = call("encode", observation(0)), (np.zeros((BATCH, 5)), np.zeros((BATCH, 5)))
     for k in range(UNROLL + 1):
         if k > 0:
@@ -129,13 +131,15 @@ def plain_loss(network, variables, batch, targets, config):
         if k == 0:
             priority = [abs(scalar(prediction.value_logits[b]) - targets.value[b, 0]) + 1e-6 for b in range(BATCH)]
         for b in range(BATCH):
-            on, policy_on = targets.value_mask[b, k], targets.policy_mask[b, k]
+            on, policy_on, state_on = targets.value_mask[b, k], targets.policy_mask[b, k], targets.state_mask[b, k]
+            policy = np.asarray(jax.nn.softmax(prediction.policy_logits[b]))
+            terms["entropy"][b] -= policy_on * cross_entropy(prediction.policy_logits[b], policy)
             terms["policy"][b] += policy_on * cross_entropy(prediction.policy_logits[b], targets.policy[b, k])
             terms["value"][b] += on * cross_entropy(prediction.value_logits[b], two_hot(targets.value[b, k], support))
             if k > 0:
                 prefix = two_hot(targets.value_prefix[b, k - 1], support)
                 terms["value_prefix"][b] += on * cross_entropy(step.prefix_logits[b], prefix)
-                terms["consistency"][b] -= on * cosine(predicted[b], encoded[b])
+                terms["consistency"][b] -= state_on * cosine(predicted[b], encoded[b])
     per_sample = sum(getattr(config.loss, name) * term for name, term in terms.items())
     return float(np.mean(batch.weight * per_sample)) / UNROLL, terms, priority, stats
 
@@ -143,7 +147,7 @@ def plain_loss(network, variables, batch, targets, config):
 @pytest.mark.parametrize("spec", [VECTOR, IMAGE], ids=["vector", "image"])
 def test_loss_equals_a_plain_loop(spec):
     """Objective, each term, priorities; the running statistics move with each call of a module."""
-    config = make_config(loss__consistency=2.0, loss__value=0.25)
+    config = make_config(loss__consistency=2.0, loss__value=0.25, loss__entropy=0.5)
     network, variables = make_network(config, spec)
     batch, targets = make_batch(spec), make_targets()
     compiled = jax.jit(lambda variables: learner_lib.loss(
@@ -265,7 +269,7 @@ def test_half_gradient_of_the_network():
 
         @jax.jit
         def gradient(mask):
-            targets = make_targets(unroll=2).replace(value_mask=mask, policy_mask=mask)
+            targets = make_targets(unroll=2).replace(value_mask=mask, policy_mask=mask, state_mask=mask)
             return jax.grad(learner_lib.loss, has_aux=True)(
                 variables["params"], variables["batch_stats"], jax.random.key(0), make_batch(VECTOR, unroll=2), targets,
                 network=network, config=config, terms=terms)[0]  # fmt: skip
@@ -402,3 +406,21 @@ def test_updates():
         assert equal(learner.target_variables, copied.variables), i
         assert equal(learner.variables, learner.target_variables) == (i % 3 == 0)
     np.testing.assert_allclose(output.metrics["learning_rate"], 0.1)
+
+
+def test_the_mixed_target_counts_the_updates():
+    """T1 = 2: the first two updates are made with z = 1 + 1/2 + 4/4 of the value head, the third with the search's 20."""
+    config = make_config(target__value="mixed", target__search_value_after=2, target__fresh_steps=0, target__discount=0.5)
+    batch = make_batch(TOY, 2)
+    ones = np.ones_like(batch.reward)
+    batch = batch.replace(reward=ones, value=4 * ones, root_value=20 * ones)
+    network, terms = Toy(TOY), {"value": (value_loss, 1.0)}
+    learner = learner_lib.init(config, {"params": {name: jnp.array(x) for name, x in PARAMETERS.items()},
+                                        "batch_stats": {"encodes": jnp.zeros(())}})
+    update = jax.jit(lambda learner: learner_lib.update(
+        learner, jax.random.key(0), batch, network=network, config=config, terms=terms))  # fmt: skip
+    found = []
+    for _ in range(3):
+        learner, output = update(learner)
+        found.append(float(output.metrics["target/value"]))
+    np.testing.assert_allclose(found, [2.5, 2.5, 20])

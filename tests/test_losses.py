@@ -7,7 +7,8 @@ import pytest
 
 from ez_jax import config as config_lib
 from ez_jax.augment import augment, random_intensity, random_shift
-from ez_jax.losses import LOSSES, active_losses, consistency_loss, policy_loss, total_loss, value_loss, value_prefix_loss
+from ez_jax.losses import (LOSSES, active_losses, consistency_loss, entropy_loss, policy_loss, total_loss, value_loss,
+                           value_prefix_loss)
 from ez_jax.types import Targets, Unroll
 
 # Two unroll steps, two samples, three actions, the atoms -2..2.
@@ -27,7 +28,7 @@ def make_targets(**fields):
     """Nothing masked, everything zero but for the fields given."""
     zero = dict(
         value=jnp.zeros((2, 3)), value_prefix=jnp.zeros((2, 2)), policy=jnp.full((2, 3, 3), 1 / 3), value_mask=jnp.ones((2, 3)),
-        policy_mask=jnp.ones((2, 3)))  # fmt: skip
+        policy_mask=jnp.ones((2, 3)), state_mask=jnp.ones((2, 3)))  # fmt: skip
     return Targets(**(zero | fields))
 
 
@@ -68,7 +69,8 @@ def test_consistency_loss():
     unroll = make_unroll(projection=jnp.array([[[2.0, 0], [0, 3]], [[1, 1], [3, 4]]]),
                          target_projection=jnp.array([[[5.0, 0], [4, 0]], [[-2, -2], [40, 30]]]))
     np.testing.assert_allclose(consistency_loss(unroll, make_targets(), CONFIG), [-1.0, 1 - 0.96], atol=1e-6)
-    masked = make_targets(value_mask=jnp.array([[0.0, 0, 1], [1, 0, 1]]))
+    # Absorbing states have a value but no frame: the value's mask does not matter, nor does that of the root.
+    masked = make_targets(state_mask=jnp.array([[0.0, 0, 1], [1, 0, 1]]), value_mask=jnp.array([[1.0, 1, 0], [1, 1, 0]]))
     np.testing.assert_allclose(consistency_loss(unroll, masked, CONFIG), [0.0, -0.96], atol=1e-6)
 
 
@@ -85,16 +87,37 @@ def test_consistency_of_zero_vectors_has_a_finite_gradient(zero):
     assert all(np.isfinite(g).all() for g in gradient)
 
 
+def test_entropy_loss():
+    """-H: -log 3 of a uniform policy, -(1/2 + 1/4 2 + 1/4 2) log 2 = -3/2 log 2 of (1/2, 1/4, 1/4), 0 of a certain one."""
+    logits = jnp.array([[[0.0, 0, 0], [2 * LOG2, LOG2, LOG2], [100, 0, 0]]] * 2)
+    unroll = make_unroll(policy_logits=logits)
+    np.testing.assert_allclose(entropy_loss(unroll, make_targets(), CONFIG), [-LOG3 - 1.5 * LOG2] * 2, rtol=1e-6)
+    masked = make_targets(policy_mask=jnp.array([[1.0, 0, 1], [0, 1, 0]]))
+    np.testing.assert_allclose(entropy_loss(unroll, masked, CONFIG), [-LOG3, -1.5 * LOG2], rtol=1e-6)
+
+
+def test_entropy_loss_pushes_towards_the_uniform_policy():
+    """d(-H)/dz_i = p_i (log p_i + H): (1/4, -1/8, -1/8) log 2 at (1/2, 1/4, 1/4); nothing at the uniform policy."""
+    logits = jnp.array([[[0.0, 0, 0], [2 * LOG2, LOG2, LOG2], [LOG2, 2 * LOG2, LOG2]]] * 2)
+    objective = lambda z: entropy_loss(make_unroll(policy_logits=z), make_targets(), CONFIG).sum()  # noqa: E731
+    gradient = jax.grad(objective)(logits)
+    expected = np.array([[0, 0, 0], [0.25, -0.125, -0.125], [-0.125, 0.25, -0.125]]) * LOG2
+    np.testing.assert_allclose(gradient, np.tile(expected, (2, 1, 1)), atol=1e-6)
+    nearer = jax.nn.softmax(logits - gradient)[0, 1]
+    assert nearer.max() < 0.49 and nearer.min() > 0.25
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_masked_steps_send_no_gradient(name):
-    """Only the unmasked slot 1 of the first sample moves anything."""
+    """Only the unmasked slot 1 of the first sample moves anything; the masks of other terms do not matter."""
+    field, step, mask = {
+        "policy": ("policy_logits", 1, "policy_mask"), "value": ("value_logits", 1, "value_mask"),
+        "value_prefix": ("prefix_logits", 0, "value_mask"), "consistency": ("projection", 0, "state_mask"),
+        "entropy": ("policy_logits", 1, "policy_mask")}[name]  # fmt: skip
     rng = np.random.default_rng(0)
     unroll = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), make_unroll())
-    mask = jnp.array([[0.0, 1, 0], [0, 0, 0]])
-    targets = make_targets(value_mask=mask, policy_mask=mask, value=jnp.ones((2, 3)))
+    targets = make_targets(value=jnp.ones((2, 3)), **{mask: jnp.array([[0.0, 1, 0], [0, 0, 0]])})
     gradient = jax.grad(lambda u: LOSSES[name](u, targets, CONFIG).sum())(unroll)
-    field, step = {"policy": ("policy_logits", 1), "value": ("value_logits", 1), "value_prefix": ("prefix_logits", 0),
-                   "consistency": ("projection", 0)}[name]
     moved = np.abs(getattr(gradient, field)).sum(-1) > 0
     expected = np.zeros_like(moved)
     expected[0, step] = True
@@ -108,30 +131,34 @@ def test_active_losses():
         "policy": 1.0, "value": 0.25, "value_prefix": 1.0, "consistency": 2.0}  # fmt: skip
     assert all(paper[name][0] is LOSSES[name] for name in paper)
 
+    second = active_losses(config_lib.V2)
+    assert set(second) == {*paper, "entropy"} and second["entropy"] == (entropy_loss, 5e-3)
+
     config = config_lib.replace(CONFIG, loss__consistency=0.0, loss__value=0.5)
     assert {name: weight for name, (_, weight) in active_losses(config).items()} == {
         "policy": 1.0, "value": 0.5, "value_prefix": 1.0}  # fmt: skip
 
-    def entropy(unroll, targets, config):
+    def mine(unroll, targets, config):
         return jnp.zeros(2)
 
-    terms = active_losses(config, {"entropy": (entropy, 0.1), "value": (entropy, 3.0), "policy": (entropy, 0.0)})
-    assert terms == {"policy": (entropy, 0.0), "value": (entropy, 3.0), "value_prefix": (value_prefix_loss, 1.0),
-                     "entropy": (entropy, 0.1)}  # fmt: skip
-    assert "entropy" not in LOSSES and LOSSES["value"] is value_loss
+    terms = active_losses(config, {"mine": (mine, 0.1), "value": (mine, 3.0), "policy": (mine, 0.0)})
+    assert terms == {"policy": (mine, 0.0), "value": (mine, 3.0), "value_prefix": (value_prefix_loss, 1.0), "mine": (mine, 0.1)}
+    assert "mine" not in LOSSES and LOSSES["value"] is value_loss
 
 
 def test_total_loss_weighs_the_terms():
-    """Uniform predictions: 3 log 3 for the policy, 3 log 5 for the value, 2 log 5 for the prefix; -2 for parallel states."""
+    """Uniform predictions: 3 log 3 for the policy, 3 log 5 for the value, 2 log 5 for the prefix; -2 for parallel states;
+    -3 log 3 for the entropy."""
     terms = active_losses(config_lib.replace(CONFIG, loss__policy=1.0, loss__value=0.25, loss__value_prefix=0.5,
-                                             loss__consistency=2.0))
+                                             loss__consistency=2.0, loss__entropy=0.125))
     extra = {"extra": (lambda unroll, targets, config: jnp.array([1.0, 2.0]), 10.0)}
     total, parts = total_loss(terms | extra, make_unroll(), make_targets(), CONFIG)
-    expected = {"policy": 3 * LOG3, "value": 3 * LOG5, "value_prefix": 2 * LOG5, "consistency": -2.0}
+    expected = {"policy": 3 * LOG3, "value": 3 * LOG5, "value_prefix": 2 * LOG5, "consistency": -2.0,
+                "entropy": -3 * LOG3}
     assert set(parts) == {*expected, "extra"}
     for name, value in expected.items():
         np.testing.assert_allclose(parts[name], [value] * 2, rtol=1e-5)
-    base = 3 * LOG3 + 0.25 * 3 * LOG5 + 0.5 * 2 * LOG5 - 2 * 2.0
+    base = 3 * LOG3 + 0.25 * 3 * LOG5 + 0.5 * 2 * LOG5 - 2 * 2.0 - 0.125 * 3 * LOG3
     np.testing.assert_allclose(total, [base + 10, base + 20], rtol=1e-5)
 
 

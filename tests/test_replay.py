@@ -1,117 +1,20 @@
-"""Replay and its writer: frames, positions, priorities and the bookkeeping of episodes, on scripted environments.
-
-Each frame says where it comes from: lane, slot, episode and step of the episode are its four pixels.
-"""
-
-import functools
+"""Replay and its writer: frames, positions, reanalysis and the bookkeeping of episodes, on scripted environments."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scripted import (ACTIONS, LANES, SLOTS, SPEC, STACK, STEPS, TD, UNROLL, Script, drawable, kept, make_config, play, record,
+                      selection, whole)
 
 from ez_jax import actor as actor_lib
 from ez_jax import config as config_lib
 from ez_jax import replay as replay_lib
-from ez_jax.types import EnvSpec, Positions, Selection, TimeStep
+from ez_jax.types import Positions, TimeStep
 
-STACK, UNROLL, TD, SLOTS, ACTIONS = 3, 2, 2, 16, 3
-SPEC = EnvSpec(ACTIONS, (2, 2, 1), np.uint8, STACK)
-
-# Frames of each episode, the final one included, and whether it ends terminally or by time-out.
-LANES = [
-    [(4, "terminal"), (6, "timeout"), (2, "terminal"), (11, "terminal"), (5, "timeout"), (40, "terminal")],
-    [(9, "timeout"), (3, "terminal"), (8, "timeout"), (4, "terminal"), (40, "timeout")],
-]
-
-
-def make_config(num_envs=2, **changes):
-    return config_lib.replace(
-        config_lib.DEBUG, env_steps=1000, env__num_envs=num_envs, env__stack=STACK, replay__capacity=num_envs * SLOTS,
-        target__unroll_steps=UNROLL, target__td_steps=TD, **changes)  # fmt: skip
-
-
-class Script:
-    """What each slot of a lane holds, laid out in advance: the truth that replay is compared with."""
-
-    def __init__(self, lanes, length=60):
-        self.num_lanes, self.length = len(lanes), length
-        shape = (self.num_lanes, length)
-        self.frame = np.zeros((*shape, 2, 2, 1), np.uint8)
-        self.offset, self.last = np.zeros(shape, int), np.zeros(shape, bool)
-        self.reward, self.discount = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-        for lane, episodes in enumerate(lanes):
-            slot = 0
-            for episode, (size, end) in enumerate(episodes):
-                for step in range(size):
-                    if slot + step >= length:
-                        break
-                    here = lane, slot + step
-                    self.frame[here] = np.array([[[lane], [slot + step]], [[episode], [step]]])
-                    self.offset[here], self.last[here] = step, step == size - 1
-                    self.reward[here] = 0 if step == size - 1 else 1 + lane + (slot + step) / 8
-                    if end == "terminal" and step >= size - 2:
-                        self.discount[here] = 0
-                slot += size
-
-    def start(self, config):
-        actor = actor_lib.init(config, SPEC)
-        n = self.num_lanes
-        return actor_lib.start(actor, TimeStep(self.frame[:, 0], np.zeros(n, np.float32), np.ones(n, np.float32),
-                                               np.zeros(n, bool), np.ones(n, bool), np.zeros(n, np.float32), np.zeros(n, bool)))
-
-    def timestep(self, slot):
-        """What the environments say to the actions of `slot`."""
-        ignored = self.last[:, slot]
-        # The reward of an ignored step is no reward; a nonzero one must not be stored either.
-        reward = np.where(ignored, 77, self.reward[:, slot]).astype(np.float32)
-        discount = np.where(ignored, 1, self.discount[:, slot]).astype(np.float32)
-        last = self.last[:, slot + 1]
-        return TimeStep(self.frame[:, slot + 1], reward, discount, last, self.offset[:, slot + 1] == 0,
-                        np.where(ignored, 0, 10).astype(np.float32), last)
-
-    def stack(self, lane, slot):
-        """The stacked frames of a slot, oldest first, the first frame repeated before the episode."""
-        start = slot - self.offset[lane, slot]
-        return np.stack([self.frame[lane, max(slot - i, start)] for i in reversed(range(STACK))])
-
-
-def selection(num_lanes, slot):
-    """Numbers that tell lanes and slots apart."""
-    lane = np.arange(num_lanes, dtype=np.float32)
-    policy = np.stack([lane, np.full(num_lanes, slot, np.float32), np.zeros(num_lanes, np.float32)], axis=-1)
-    return Selection((slot + np.arange(num_lanes)).astype(np.int32) % ACTIONS, policy, 1000 * lane + slot, -1000 * lane - slot)
-
-
-record = jax.jit(actor_lib.record, static_argnums=5)
-drawable = jax.jit(replay_lib.drawable, static_argnums=1)
 gather = jax.jit(replay_lib.gather, static_argnums=5)
 stacks = jax.jit(replay_lib.stacks, static_argnums=(2, 3, 4))
-
-
-@functools.cache
-def play(steps, config=None):
-    """The script, the actor and replay after so many lock-steps; lock-step s runs as if s updates were made."""
-    config = config or make_config()
-    script = Script(LANES)
-    actor, replay = script.start(config), replay_lib.empty(config, SPEC, 2)
-    for slot in range(steps):
-        actor, replay = record(actor, replay, selection(2, slot), script.timestep(slot), np.int32(slot), config)
-    return script, actor, replay
-
-
-def kept(steps):
-    """The slots that a ring holds."""
-    return range(max(steps - SLOTS, 0), steps)
-
-
-def whole(steps):
-    """The slots whose stack is there too."""
-    return range(max(steps - SLOTS, 0) + (STACK - 1 if steps > SLOTS else 0), steps)
-
-
-# Before the ring is full, exactly full, one slot and one and a half turns later, and with episodes cut anywhere.
-STEPS = [11, 16, 17, 24, 41]
+write = jax.jit(lambda replay, enabled, slot: replay_lib.write(replay, enabled, **slot))
 
 
 # SLOTS
@@ -138,10 +41,29 @@ def test_slots_hold_the_script(steps):
             np.testing.assert_array_equal(replay.policy[at], [lane, slot, 0])
 
 
+@pytest.mark.parametrize("steps", [0, 11, 24])
+def test_write_can_be_disabled(steps):
+    """Then every leaf keeps its bits, the cursor too; enabled, the same slot changes all of them, in its place alone."""
+    _, _, replay = play(steps)
+    slot = {name: jnp.full_like(getattr(replay, name)[:, 0], 3) for name in replay.__dataclass_fields__
+            if name not in ("cursor", "priority")}  # fmt: skip
+    slot["last"] = ~replay.last[:, steps % SLOTS]
+    same, written = write(replay, False, slot), write(replay, True, slot)
+    for name in replay.__dataclass_fields__:
+        before, off, on = (np.asarray(getattr(r, name)) for r in (replay, same, written))
+        assert off.dtype == before.dtype and off.tobytes() == before.tobytes(), name
+        if name != "cursor":
+            others = np.arange(SLOTS) != steps % SLOTS
+            np.testing.assert_array_equal(on[:, others], before[:, others], err_msg=name)
+        if name not in ("cursor", "priority"):
+            np.testing.assert_array_equal(on[:, steps % SLOTS], slot[name], err_msg=name)
+    assert int(written.cursor) == steps + 1
+
+
 def test_the_actor_sees_what_replay_will_show():
     """The running stack is the one that replay cuts out of single frames later."""
     config, script = make_config(), Script(LANES)
-    actor, replay = script.start(config), replay_lib.empty(config, SPEC, 2)
+    actor, replay = script.start(config)
     for slot in range(26):
         for lane in range(2):
             np.testing.assert_array_equal(np.moveaxis(actor.stack[lane], -1, 0)[..., None], script.stack(lane, slot))
@@ -200,119 +122,6 @@ def test_windows_are_contiguous(steps):
         taken = (~script.last[:, : time[b]]).sum()
         assert batch.age[b] == 1000 - taken and batch.staleness[b] == 500 - time[b] and batch.weight[b] == 0.5
     assert (crossed > 0) == (steps > SLOTS)
-
-
-# DRAWING
-
-
-@pytest.mark.parametrize("steps", [2, 4, 5, *STEPS])
-def test_drawable(steps):
-    """Not: final frames, the newest slots whose targets are not complete, and slots with an overwritten stack."""
-    script, _, replay = play(steps)
-    lanes, places = np.nonzero(np.asarray(drawable(replay, make_config())))
-    found = set(zip(lanes, np.asarray(replay_lib.slot_times(replay))[places]))
-    expected = {(lane, slot) for lane in range(2) for slot in whole(steps)
-                if slot + UNROLL + TD < steps and not script.last[lane, slot]}
-    assert found == expected
-    assert bool(expected) == (steps > UNROLL + TD)
-
-
-def test_priority_of_new_slots():
-    """The largest in replay, 1 while it is empty, 0 for a final frame."""
-    config, script = make_config(), Script(LANES)
-    actor, replay = script.start(config), replay_lib.empty(config, SPEC, 2)
-    expected = np.zeros((2, SLOTS), np.float32)
-    for slot in range(8):
-        if slot == 2:
-            replay = replay_lib.set_priority(replay, Positions(np.array([0, 1]), np.array([0, 1])), jnp.array([0.25, 5.0]))
-            expected[0, 0], expected[1, 1] = 0.25, 5.0
-        if slot == 6:
-            everywhere = np.nonzero(expected)
-            replay = replay_lib.set_priority(replay, Positions(*everywhere), jnp.full(len(everywhere[0]), 0.125))
-            expected[everywhere] = 0.125
-        actor, replay = record(actor, replay, selection(2, slot), script.timestep(slot), np.int32(0), config)
-        expected[:, slot] = np.where(script.last[:, slot], 0, 1.0 if slot < 2 else 5.0 if slot < 6 else 0.125)
-        np.testing.assert_array_equal(replay.priority, expected)
-    assert script.last[:, :8].any()
-
-
-@functools.cache
-def drawer(size, alpha):
-    config = make_config(replay__priority_exponent=alpha)
-    return jax.jit(jax.vmap(lambda replay, key: replay_lib.sample(replay, key, size, config), (None, 0)))
-
-
-def with_priorities(steps=24):
-    """Replay with a different priority at each drawable slot, and the chances that alpha = 0.6 gives them."""
-    _, _, replay = play(steps)
-    allowed = np.asarray(drawable(replay, make_config()))
-    priority = np.where(replay.priority > 0, 100.0, 0.0).astype(np.float32)
-    priority[allowed] = np.geomspace(0.01, 4.0, allowed.sum())
-    chance = np.where(allowed, priority.astype(np.float64) ** 0.6, 0.0)
-    return replay.replace(priority=jnp.array(priority)), allowed, chance / chance.sum()
-
-
-def test_sampling_follows_the_priorities():
-    """P(i) ~ priority^0.6, and the probability that comes with a draw says so."""
-    replay, allowed, chance = with_priorities()
-    draws = 40_000
-    positions, probability = drawer(1, 0.6)(replay, jax.random.split(jax.random.key(0), draws))
-    lane, time = np.asarray(positions.lane)[:, 0], np.asarray(positions.time)[:, 0]
-    assert set(time) <= set(whole(24))
-    place = time % SLOTS
-    np.testing.assert_allclose(probability[:, 0], chance[lane, place], rtol=1e-4)
-    counts = np.zeros_like(chance)
-    np.add.at(counts, (lane, place), 1)
-    assert not counts[~allowed].any()
-    error = np.sqrt(chance * (1 - chance) / draws)
-    assert (np.abs(counts / draws - chance) <= 4 * error).all()
-    # Uniform draws would be far out of these bounds.
-    assert (np.abs(allowed / allowed.sum() - chance) > 8 * error)[allowed].mean() > 0.8
-
-
-def test_sampling_without_priorities_is_uniform():
-    """alpha = 0."""
-    replay, allowed, _ = with_priorities()
-    _, probability = drawer(4, 0.0)(replay, jax.random.split(jax.random.key(1), 50))
-    np.testing.assert_allclose(probability, 1 / allowed.sum(), rtol=1e-5)
-
-
-def test_draws_are_without_replacement():
-    """Also a batch of everything that is there holds each position once."""
-    replay, allowed, _ = with_priorities()
-    everything = int(allowed.sum())
-    for size, keys in ((8, 300), (everything, 20)):
-        positions, _ = drawer(size, 0.6)(replay, jax.random.split(jax.random.key(2), keys))
-        place = np.asarray(positions.lane) * SLOTS + np.asarray(positions.time) % SLOTS
-        assert all(len(set(row)) == size for row in place)
-        assert allowed.ravel()[place].all()
-
-
-def test_the_second_draw_follows_the_remaining_priorities():
-    """P(i, then j) = p_i p_j / (1 - p_i) over the three positions that have any priority."""
-    _, _, replay = play(11)
-    allowed = np.argwhere(np.asarray(drawable(replay, make_config())))
-    priority, chance = np.zeros((2, SLOTS), np.float32), np.array([0.5, 0.3, 0.2])
-    index = {}
-    for i, at in enumerate(allowed[[0, 3, -1]]):
-        priority[tuple(at)], index[tuple(at)] = chance[i], i
-    draws = 20_000
-    replay = replay.replace(priority=jnp.array(priority))
-    positions, _ = drawer(2, 1.0)(replay, jax.random.split(jax.random.key(3), draws))
-    counts = np.zeros((3, 3))
-    for lanes, times in zip(np.asarray(positions.lane), np.asarray(positions.time)):
-        first, second = ((lane, time % SLOTS) for lane, time in zip(lanes, times))
-        counts[index[first], index[second]] += 1
-    expected = chance[:, None] * chance[None] / (1 - chance[:, None]) * (1 - np.eye(3))
-    assert (np.abs(counts / draws - expected) <= 4 * np.sqrt(expected * (1 - expected) / draws)).all()
-
-
-def test_importance_weights_by_hand():
-    """(4 * 1/2)^-1/2 = 0.707 and (4 * 1/16)^-1/2 = 2, divided by 2."""
-    probability = jnp.array([1 / 2, 1 / 16])
-    np.testing.assert_allclose(replay_lib.importance_weights(probability, 4, 0.5), [0.3535534, 1.0], rtol=1e-6)
-    np.testing.assert_allclose(replay_lib.importance_weights(probability, 4, 0.0), [1.0, 1.0])
-    np.testing.assert_allclose(replay_lib.importance_weights(probability, 4, 1.0), [0.125, 1.0], rtol=1e-6)
 
 
 # REANALYSIS
@@ -411,7 +220,7 @@ def test_scores_of_finished_games():
 def test_a_lost_life_ends_an_episode_but_no_game():
     """The score counts the forced no-op; a game lost in that no-op ends there, and its frame has a slot but no step."""
     config = make_config(num_envs=1)
-    actor, replay = Script([[(40, "terminal")]]).start(config), replay_lib.empty(config, SPEC, 1)
+    actor, replay = Script([[(40, "terminal")]]).start(config)
     frame = np.zeros((1, 2, 2, 1), np.uint8)
     # score, discount, last, first, game over: play on, lose a life, no-op, lose a life, no-op that loses the game, reset.
     for score, discount, last, first, game_over in [(3, 1, 0, 0, 0), (4, 0, 1, 0, 0), (5, 1, 0, 1, 0), (6, 0, 1, 0, 0),
@@ -434,12 +243,12 @@ def test_action_log():
     assert not actor.action_log[11:].any()
 
 
-def cap_at(cap, lanes, steps):
-    config = config_lib.replace(make_config(num_envs=3), env_steps=cap)
+def cap_at(cap, lanes, steps, **changes):
+    config = config_lib.replace(make_config(num_envs=3), env_steps=cap, **changes)
     script = Script(lanes)
-    actor, replay = script.start(config), replay_lib.empty(config, SPEC, 3)
+    actor, replay = script.start(config)
     for slot in range(steps):
-        actor, replay = record(actor, replay, selection(3, slot), script.timestep(slot), np.int32(0), config)
+        actor, replay = record(actor, replay, selection(3, slot), script.timestep(slot), np.int32(slot), config)
     return script, actor, replay
 
 
@@ -469,11 +278,14 @@ def test_the_cap_counts_lanes_that_are_ready():
     np.testing.assert_array_equal(replay.discount[:, 2], [0, 1, 1])
 
 
-def test_nothing_counts_beyond_the_cap():
-    """A lock-step too many leaves the counters alone."""
-    lanes = [[(30, "terminal")]] * 3
-    _, actor, replay = cap_at(6, lanes, 4)
-    assert int(actor.env_steps) == 6
-    np.testing.assert_array_equal(actor.score, [20, 20, 20])
-    np.testing.assert_array_equal(replay.reward[:, 2:], 0)
-    np.testing.assert_array_equal(replay.priority[:, 2:], 0)
+@pytest.mark.parametrize("initial", ["max", "model_error"])
+def test_nothing_happens_beyond_the_cap(initial):
+    """A seed that waits for others: whatever its environments do, actor and replay stay as they are, to the bit."""
+    lanes = [[(30, "terminal")], [(3, "terminal"), (30, "timeout")], [(30, "timeout")]]
+    (_, *stopped), (_, *waited) = (cap_at(6, lanes, steps, replay__initial_priority=initial) for steps in (2, 5))
+    jax.tree.map(np.testing.assert_array_equal, stopped, waited)
+    actor, replay = waited
+    assert int(actor.env_steps) == 6 and int(actor.acts) == int(replay.cursor) == 2
+    # One step less of the cap, and the third lock-step is recorded.
+    _, running, _ = cap_at(7, lanes, 3, replay__initial_priority=initial)
+    assert int(running.acts) == 3

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ez_jax.config import DEBUG, Config, replace
+from ez_jax.config import DEBUG, Config, classic, replace
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,6 +16,11 @@ PONG = replace(
 BREAKOUT = replace(PONG, env__id="Breakout-v5")
 # A vector network compiles in a fraction of the time.
 CARTPOLE = replace(PONG, env__id="CartPole-v1", env__stack=1, env__clip_rewards=False)
+# A pure environment. The cap on steps is no multiple of the 4 environments, and every act has two updates.
+CATCH = replace(
+    classic("jax/Catch", debug=True), env_steps=150, target__unroll_steps=2, target__td_steps=3, network__channels=8,
+    network__lstm=8, network__head_hidden=8, network__projection=8, network__predictor=8, cycle__warmup_steps=90,
+    cycle__updates_per_act=2, run__log_every=4, run__checkpoint_every=30, run__eval_episodes=2)  # fmt: skip
 
 
 def options(config: Config, base: Config = DEBUG, prefix: str = "") -> list[str]:

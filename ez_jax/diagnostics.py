@@ -1,0 +1,102 @@
+"""Numbers that tell a healthy run from a sick one; they change nothing.
+
+| name | healthy | sick |
+|---|---|---|
+| `search/value_bias` | near 0 beside `search/return`, after an early excess | stays large: the model dreams (high) or targets are stale (low) |
+| `search/value_error` | falls as the policy settles | grows with the return: values cannot follow |
+| `prefix_error/<k>` | all fall, later steps a little above earlier ones | rises steeply with k: the dynamics forget |
+| `projection/cosine` | rises to 0.9 and more | stays below 0.5: the consistency loss is off or too weak |
+| `projection/std` | 0.3 to 1 (1: all directions are used alike) | near 0: the projection collapsed to one point |
+| `policy/entropy` | falls slowly from log(actions) | near 0 in the first tenth of a run: it will not explore any more |
+| `policy/kl` | 0.02 to 0.5: the search improves on the network | 0: search finds nothing; above 1: the network cannot follow |
+| `replay/effective_samples` | above a third of 1 | near 0: a few transitions have all the priority or weight |
+| `replay/policy_age`, `replay/oldest_policy` | constant once replay is full (`oldest` reanalysis) | grow with the run: nothing is reanalysed |
+| `gradient/<module>` | of one order of magnitude | 0: a module is cut off; one far above the rest: it sets the clipping |
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ez_jax.config import Config
+from ez_jax.replay import slot_times
+from ez_jax.transforms import logits_to_scalar
+from ez_jax.types import Array, Batch, Replay, Targets, Unroll
+
+RECENT = 0.1
+"""Search values are compared with the returns of so large a part of the run, the newest."""
+
+
+def _mean(x: Array, mask: Array) -> Array:
+    """Mean of `x` where `mask` is not 0, 0 where there is nothing."""
+    return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def of_unroll(unroll: Unroll, targets: Targets, batch: Batch) -> dict[str, Array]:
+    """What the model says along the unroll, against its targets: scalars."""
+    log_policy = jax.nn.log_softmax(unroll.policy_logits)
+    entropy = -jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1)
+    divergence = optax.losses.kl_divergence(log_policy, targets.policy)
+    error = jnp.abs(logits_to_scalar(unroll.prefix_logits) - targets.value_prefix)
+    found = {
+        "policy/entropy": _mean(entropy, targets.policy_mask), "policy/kl": _mean(divergence, targets.policy_mask),
+        **{f"prefix_error/{k + 1}": _mean(error[:, k], targets.value_mask[:, k + 1]) for k in range(error.shape[1])},
+        # Kish's effective size of the weighted batch, as a share of it.
+        "replay/effective_samples": jnp.mean(batch.weight) ** 2 / jnp.mean(batch.weight**2),
+        "replay/mean_weight": jnp.mean(batch.weight), "replay/min_weight": jnp.min(batch.weight),
+        "replay/age": jnp.mean(batch.age), "replay/staleness": jnp.mean(batch.staleness),
+    }  # fmt: skip
+    if unroll.projection is None:
+        return found
+    predicted, encoded = unroll.projection.astype(jnp.float32), unroll.target_projection.astype(jnp.float32)
+    mask = targets.state_mask[:, 1:]
+    direction = encoded / jnp.linalg.norm(encoded, axis=-1, keepdims=True).clip(1e-6)
+    center = jnp.sum(direction * mask[..., None], axis=(0, 1)) / jnp.maximum(jnp.sum(mask), 1)
+    # Directions spread alike over P dimensions have a standard deviation of 1 / sqrt(P) in each.
+    spread = _mean(jnp.sum((direction - center) ** 2, axis=-1), mask)
+    return found | {"projection/cosine": _mean(optax.cosine_similarity(predicted, encoded, epsilon=1e-10), mask),
+                    "projection/std": jnp.sqrt(spread)}
+
+
+def of_gradient(gradient: dict) -> dict[str, Array]:
+    """Norm of the gradient of each module, before clipping."""
+    return {f"gradient/{module}": optax.tree.norm(part) for module, part in gradient.items()}
+
+
+def realised_returns(replay: Replay, discount: float) -> tuple[Array, Array]:
+    """Discounted return that followed each slot to the end of its episode; a time-out ends with the value of its last search.
+
+    Returns:
+      returns `[N, T]` in the order of the ring, and whether the end is known `[N, T]`.
+    """
+    # From the oldest slot to the newest; what was never written has a negative time and comes first.
+    order = jnp.argsort(slot_times(replay))
+    reward, step_discount, last, value = (x[:, order] for x in (replay.reward, replay.discount, replay.last, replay.root_value))
+    offset = jnp.where(last, jnp.where(step_discount > 0, value, 0.0), reward)
+    slope = jnp.where(last, 0.0, discount * step_discount)
+
+    def compose(later, earlier):
+        # x -> b + a x, the later slot's map first.
+        return earlier[0] * later[0], earlier[1] + earlier[0] * later[1]
+
+    _, returns = jax.lax.associative_scan(compose, (slope, offset), reverse=True, axis=1)
+    known = jnp.flip(jax.lax.cummax(jnp.flip(last, 1).astype(jnp.int32), axis=1), 1) > 0
+    back = jnp.argsort(order)
+    return returns[:, back], known[:, back] & (slot_times(replay) >= 0)
+
+
+def of_replay(replay: Replay, env_steps: Array, updates: Array, config: Config) -> dict[str, Array]:
+    """The search against what came of it, and the state of priorities and reanalysis: scalars."""
+    returns, known = realised_returns(replay, config.target.discount)
+    recent = replay.born >= env_steps - RECENT * config.env_steps
+    mask = (known & recent & ~replay.last).astype(jnp.float32)
+    stored = ((slot_times(replay) >= 0) & ~replay.last).astype(jnp.float32)
+    stale = updates - replay.refreshed
+    return {
+        "search/value": _mean(replay.root_value, mask), "search/return": _mean(returns, mask),
+        "search/value_bias": _mean(replay.root_value - returns, mask),
+        "search/value_error": _mean(jnp.abs(replay.root_value - returns), mask),
+        "network/value_bias": _mean(replay.value - returns, mask),
+        "replay/mean_priority": _mean(replay.priority, stored), "replay/max_priority": jnp.max(replay.priority),
+        "replay/policy_age": _mean(stale, stored), "replay/oldest_policy": jnp.max(jnp.where(stored > 0, stale, 0)),
+    }  # fmt: skip
