@@ -326,13 +326,18 @@ CLASSIC = replace(
     run__checkpoint_every=2000,
 )  # fmt: skip
 
+_WIDE = dict(target__discount=0.99, network__channels=128, cycle__batch_size=128)
 # Budgets and time scales of known tasks.
 TASKS: dict[str, dict[str, Any]] = {
-    "jax/Catch": dict(env_steps=20_000, env__num_envs=16, search__num_simulations=8),
+    # Episodes of nine steps: a short horizon keeps random play out of the targets.
+    "jax/Catch": dict(env_steps=20_000, env__num_envs=16, search__num_simulations=8, target__value="td", target__td_steps=3,
+                      optimizer__learning_rate=3e-3),
     "CartPole-v1": dict(env_steps=15_000),
     "Acrobot-v1": dict(env_steps=30_000),
-    "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8),
-}
+    "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8, target__value="td", target__td_steps=10, **_WIDE),
+    "pgx/minatar-breakout": dict(env_steps=100_000, env__num_envs=16, env__max_episode_steps=1000,
+                                 env__eval_max_episode_steps=1000, **_WIDE),
+}  # fmt: skip
 
 
 def classic(task: str, *, debug: bool = False) -> Config:

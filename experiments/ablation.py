@@ -1,0 +1,65 @@
+"""What each part is worth on one task: the whole, and the whole without it, several seeds each.
+
+    python experiments/ablation.py --env=CartPole-v1 --num-seeds=3 --workdir=runs/cartpole-ablation
+
+Any option of classic.py goes for every variant. A variant whose results are there already is not run again.
+"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import classic
+from table import read, show
+
+from ez_jax.cli import RunArgs, launch, option, with_task
+from ez_jax.cli import parse as parse_options
+from ez_jax.config import replace
+from ez_jax.config import classic as classic_config
+from ez_jax.run import setup
+
+VARIANTS = {
+    "full": {},
+    "without consistency": dict(loss__consistency=0.0),
+    "without value prefix": dict(network__value_prefix=False),
+    "without reanalysis": dict(reanalyse__mode="off"),
+    "PUCT search": dict(search__algorithm="muzero"),
+    "TD target": dict(target__value="td"),
+    "TD target, without off-policy correction": dict(target__value="td", target__off_policy_correction=False),
+}  # fmt: skip
+"""The mixed target of the whole has the search in place of the off-policy correction: that is left out of the TD target."""
+
+
+@dataclass(frozen=True)
+class Args(RunArgs):
+    env: str = classic.Args.env
+    """Id of the task."""
+
+
+def folder(name: str) -> str:
+    return name.lower().replace(",", "").replace(" ", "_")
+
+
+def main(argv: list[str] | None = None) -> int:
+    setup()
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_options(Args, argv, __doc__, lambda: classic_config(option(argv, "env", Args.env)))
+    args = with_task(args, args.env)
+    base = Path(args.workdir or f"runs/{args.env.replace('/', '-')}-ablation")
+    for name, changes in VARIANTS.items():
+        workdir = base / folder(name)
+        if len(list(workdir.glob("**/result.json"))) == args.num_seeds:
+            continue
+        print(f"--- {name}", flush=True)
+        mine = dataclasses.replace(args, config=replace(args.config, **changes), workdir=str(workdir))
+        if status := launch(mine, args.env, "classic", name):
+            return status
+        if len(list(workdir.glob("**/result.json"))) < args.num_seeds:  # stopped
+            return 0
+    print(show(read([base / folder(name) for name in VARIANTS])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
