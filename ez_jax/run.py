@@ -224,7 +224,7 @@ def train(stages: Stages, env: Environments, state: State, members: list[Member]
                 "episode_return": float(actor_lib.recent_score(mine)), "games": int(mine.games),
                 **{name: float(x) for name, x in sorted(values.items())}})  # fmt: skip
             file.write(rows[-1])
-        progress.show({name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]} if many else rows[0])
+        progress.show(average(rows))
 
     with Progress(config.env_steps, config.total_updates) as progress, StopRequest() as stop:
         try:
@@ -248,6 +248,14 @@ def train(stages: Stages, env: Environments, state: State, members: list[Member]
             for file in files:
                 file.close()
     return state
+
+
+def average(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of metrics for several seeds: the least of what is counted, the mean of the rest."""
+    def one(values: list) -> Any:
+        return min(values) if isinstance(values[0], int) else float(np.mean(values))
+
+    return {name: one([row[name] for row in rows]) for name in rows[0]}
 
 
 def check_finite(pending: list[Made]) -> None:
