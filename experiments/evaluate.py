@@ -11,7 +11,7 @@ from pathlib import Path
 import tyro
 
 from ez_jax.config import replace, validate
-from ez_jax.evaluation import evaluate, record_video
+from ez_jax.evaluation import check_video, evaluate, record_video
 from ez_jax.run import game_name, provenance, restore, setup, summary, write_episodes
 
 
@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--episodes must be at least 1, --simulations and --max-steps at least 0")
         restored = restore(args.workdir)
         config = restored.config
+        if args.video:
+            check_video(config)
         if args.max_steps:
             config = replace(config, env__eval_max_episode_steps=args.max_steps)
         validate(config)

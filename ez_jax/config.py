@@ -321,22 +321,22 @@ CLASSIC = replace(
     target__discount=0.997, target__absorbing=True,
     reanalyse__mode="oldest", reanalyse__positions=64,
     optimizer__name="adamw", optimizer__learning_rate=3e-3, optimizer__warmup_updates=200,
-    cycle__batch_size=64, cycle__updates_per_act=2, cycle__final_updates=0, cycle__warmup_steps=500,
+    cycle__batch_size=128, cycle__updates_per_act=2, cycle__final_updates=0, cycle__warmup_steps=500,
     loss__shift=0,
     run__checkpoint_every=2000,
 )  # fmt: skip
 
-_WIDE = dict(target__discount=0.99, network__channels=128, cycle__batch_size=128)
+_WIDE = dict(target__discount=0.99, network__channels=128)
 # Budgets and time scales of known tasks.
 TASKS: dict[str, dict[str, Any]] = {
     # Episodes of nine steps: a short horizon keeps random play out of the targets.
     "jax/Catch": dict(env_steps=20_000, env__num_envs=16, search__num_simulations=8, target__value="td", target__td_steps=3,
-                      cycle__updates_per_act=1, cycle__batch_size=128),
-    "CartPole-v1": dict(env_steps=15_000),
-    "Acrobot-v1": dict(env_steps=30_000),
+                      cycle__updates_per_act=1),
+    "CartPole-v1": dict(env_steps=10_000),
+    "Acrobot-v1": dict(env_steps=20_000),
     "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8, env__max_episode_steps=500, target__value="td",
                            target__td_steps=10, **_WIDE),
-    "pgx/minatar-breakout": dict(env_steps=100_000, env__num_envs=16, env__max_episode_steps=1000,
+    "pgx/minatar-breakout": dict(env_steps=50_000, env__num_envs=16, env__max_episode_steps=1000,
                                  env__eval_max_episode_steps=1000, **_WIDE),
 }  # fmt: skip
 

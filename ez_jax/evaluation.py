@@ -79,6 +79,12 @@ def evaluate(network: Network, config: Config, variables, *, episodes: int, simu
     return Evaluation([Episode(i, seeds[i], float(score[i]), int(length[i])) for i in range(episodes)], actions)
 
 
+def check_video(config: Config) -> None:
+    """Raises `ValueError` for a task that has no frames to show."""
+    if not is_atari(config.env.id):
+        raise ValueError(f"{config.env.id} is no Atari game: there are no frames to show")
+
+
 def record_video(config: Config, actions: list[int], path: Path) -> None:
     """Plays the first evaluation episode's actions again and writes it as a video, in the game's own resolution.
 
@@ -86,8 +92,7 @@ def record_video(config: Config, actions: list[int], path: Path) -> None:
     """
     import imageio.v2 as imageio
 
-    if not is_atari(config.env.id):
-        raise ValueError(f"{config.env.id} is no Atari game: there are no frames to show")
+    check_video(config)
     large = dict(img_height=210, img_width=160, gray_scale=False)
     env = EnvPool(config.env, [FIRST_SEED], training=False, **large)
     with imageio.get_writer(path, fps=15, macro_block_size=2) as video:

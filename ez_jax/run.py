@@ -172,8 +172,17 @@ def pick(tree: Any, index: int, many: bool) -> Any:
 
 
 def newest_common(checkpoints: list[Checkpoints]) -> int | None:
-    """Number of the newest checkpoint that every seed has: a kill may have come between two of them."""
-    return max(set.intersection(*(c.steps() for c in checkpoints)), default=None)
+    """Number of the newest checkpoint that every seed has: a kill may have come between two of them.
+
+    Raises:
+      CheckpointError: there are checkpoints, but no such one.
+    """
+    steps = [saved.steps() for saved in checkpoints]
+    common = set.intersection(*steps)
+    if not common and all(steps):
+        raise CheckpointError(f"the seeds have no checkpoint in common: {[saved.path.parent.name for saved in checkpoints]} have "
+                              f"{[sorted(s) for s in steps]}")
+    return max(common, default=None)
 
 
 def check(members: list[Member], *, resume: bool) -> dict[str, Any] | None:
@@ -188,13 +197,15 @@ def check(members: list[Member], *, resume: bool) -> dict[str, Any] | None:
         if not resume and (member.workdir / "config.json").exists():
             raise RunError(f"{member.workdir} holds a run already: go on with --resume, or choose another --workdir")
     checkpoints = [Checkpoints(member.workdir) for member in members]
-    step = newest_common(checkpoints)
-    if step is None:
-        return None
-    for saved, member in zip(checkpoints, members):
-        meta = saved.restore_meta(step)
-        saved.close()
-        check_config(meta["config"], member.config, member.workdir)
+    meta = None
+    try:
+        if (step := newest_common(checkpoints)) is not None:
+            for saved, member in zip(checkpoints, members):
+                meta = saved.restore_meta(step)
+                check_config(meta["config"], member.config, member.workdir)
+    finally:
+        for saved in checkpoints:
+            saved.close()
     return meta
 
 

@@ -86,8 +86,13 @@ def is_atari(task: str) -> bool:
 
 
 def check_supported(task: str) -> None:
-    """Raises `ValueError` unless the EnvPool task has discrete actions, and vectors or images as observations."""
-    spec = envpool.make_spec(task)
+    """Raises `ValueError` unless the EnvPool task has one player, discrete actions, and vectors or images as observations."""
+    try:
+        spec = envpool.make_spec(task)
+    except Exception as error:  # a library of the system is missing, or an option has no default
+        raise ValueError(f"EnvPool cannot make {task} here: {error}") from error
+    if spec.config.max_num_players > 1:
+        raise ValueError(f"{task} is a game of {spec.config.max_num_players} players; only one is supported")
     if not hasattr(spec.action_space, "n"):
         raise ValueError(f"{task} has continuous actions; only discrete actions are supported")
     if not getattr(spec.observation_space, "shape", ()):
