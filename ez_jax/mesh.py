@@ -38,7 +38,7 @@ def sharding(mesh: Mesh, spec: PartitionSpec, seeds: bool) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, *spec) if seeds else spec)
 
 
-def state_shardings(state: State, mesh: Mesh, seeds: bool) -> State:
+def state_shardings(state: State, mesh: Mesh, seeds: bool = False) -> State:
     """A `NamedSharding` for each leaf of `state` (arrays or their shapes; what is absent stays absent)."""
     def named(specs, values):
         return jax.tree.map(lambda spec, x: jax.tree.map(lambda _: sharding(mesh, spec, seeds), x), specs, values,

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tiny import PONG
+from tiny import CATCH, PONG
 
 from ez_jax import cycle as cycle_lib
 from ez_jax.config import replace
@@ -46,9 +46,27 @@ def whole_cycle_on_four_devices(mode: str):
         text = stages.select.lower(state).compile().as_text()
         assert "while" in text and not any(name in text for name in ("all-reduce", "all-gather", "all-to-all"))
     while int(state.learner.updates) < 4:
-        state, metrics = cycle_lib.cycle(stages, env, state)
-        assert all(np.isfinite(float(x)) for m in metrics for x in m.values())
+        state, made = cycle_lib.cycle(stages, env, state)
+        assert all(np.isfinite(float(x)) for m in made for x in m.metrics.values())
     assert int(state.actor.env_steps) == 4 * int(state.replay.cursor)  # nobody's game is over yet
+
+
+def two_seeds_in_compiled_cycles_on_four_devices():
+    """The lanes of each seed are split, and the warm-up is that of one device, to the bit."""
+    warm = {}
+    for devices in (1, 4):
+        env = cycle_lib.make_env(CATCH, 2)
+        stages = Stages(CATCH, env, make_mesh(devices), num_seeds=2)
+        state = cycle_lib.start(stages, env, 0)
+        shards = state.replay.frame.addressable_shards
+        assert len(shards) == devices and shards[0].data.shape[:2] == (2, 4 // devices)
+        while cycle_lib.counters(state)[0] < CATCH.cycle.warmup_steps:
+            state, _ = cycle_lib.cycle(stages, env, state)
+        warm[devices] = jax.tree.map(np.array, jax.device_get(state.replay))
+    jax.tree.map(np.testing.assert_array_equal, warm[1], warm[4])
+    state, made = cycle_lib.cycle(stages, env, state)
+    assert cycle_lib.counters(state)[1] == made[-1].update > 0
+    assert all(np.all(np.isfinite(x)) and x.shape == (2,) for x in jax.device_get(made[-1].metrics).values())
 
 
 if __name__ == "__main__":
@@ -57,4 +75,5 @@ if __name__ == "__main__":
     same_update_on_one_and_four_devices()
     whole_cycle_on_four_devices("oldest")
     whole_cycle_on_four_devices("sampled")
+    two_seeds_in_compiled_cycles_on_four_devices()
     print("ok")

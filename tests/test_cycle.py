@@ -272,7 +272,7 @@ def test_compiled_cycles_come_back_for_each_line_of_the_log(alone):
     assert np.all(np.diff([0, *lines]) <= 1)
     for _, updates, made in alone["trace"]:
         assert [m.update for m in made] == [updates]
-        assert all(np.isfinite(x) for x in jax.tree.leaves(made[0].metrics)) and "loss/value" in made[0].metrics
+        assert np.isfinite(made[0].metrics["loss/total"]) and "loss/value" in made[0].metrics
     assert alone["stages"].cycles._cache_size() == 3  # warm-up, with updates, and updates alone
 
 

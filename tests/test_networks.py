@@ -87,6 +87,22 @@ def test_latent_resolution(size, pools, expected):
     assert out.shape == (1, expected, expected, 64)
 
 
+@pytest.mark.parametrize("spec, added", [
+    (IMAGE, {"action_embedding": {"kernel": (1, 1, 1, 5), "bias": (5,)}, "LayerNorm_0": {"scale": (2, 2, 5), "bias": (2, 2, 5)}}),
+    (VECTOR, {"action_embedding": {"kernel": (3, 5), "bias": (5,)}, "LayerNorm_0": {"scale": (5,), "bias": (5,)}}),
+], ids=["image", "vector"])
+def test_action_embedding_adds_its_parameters(spec, added):
+    """Only where it is asked for: a layer and its norm, and five features instead of the plane, or of the one-hot action."""
+    without, embedded = ({name: jax.tree.map(jnp.shape, part) for name, part in
+                          shapes(config_lib.replace(TINY, action_embedding=size), spec)[1]["params"]["dynamics"].items()}
+                         for size in (0, 5))
+    assert {name: embedded[name] for name in set(embedded) - set(without)} == added
+    first = "Conv_0" if spec is IMAGE else "Dense_0"
+    assert {name for name in without if without[name] != embedded[name]} == {first}
+    assert without[first]["kernel"][-2:] == ((5, 4) if spec is IMAGE else (7, 4))
+    assert embedded[first]["kernel"][-2:] == (9, 4)
+
+
 # LAYERS
 
 
@@ -261,6 +277,91 @@ def test_step_is_advance_and_reward():
     fresh = network.apply(variables, state, network.initial_memory(2), action, method=Network.step)
     assert (np.abs(fresh.prefix_logits - whole.prefix_logits).max(-1) > 1e-4).all()
     np.testing.assert_array_equal(fresh.state, whole.state)
+
+
+@pytest.mark.parametrize("embedding", [0, 16])
+@pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])
+def test_each_action_leads_to_another_state(spec, embedding):
+    """Every two of them, by far more than rounding."""
+    spec = spec._replace(num_actions=6)
+    network = Network(config_lib.replace(TINY, action_embedding=embedding), spec)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    shape = (1, 2, 2, 4) if len(spec.frame_shape) == 3 else (1, 4)
+    state = jnp.asarray(1 + np.random.default_rng(0).random(shape), jnp.float32)
+    after = network.apply(variables, jnp.repeat(state, 6, axis=0), jnp.arange(6), method=Network.advance)
+    flat = np.asarray(after).reshape(6, -1)
+    apart = np.abs(flat[:, None] - flat[None]).max(-1)
+    assert apart[~np.eye(6, dtype=bool)].min() > 1e-3
+
+
+def others_shuffled(x, seed):
+    """The batch with the entries of all samples but the first shuffled among them: each entry keeps its mean and variance."""
+    rng, x = np.random.default_rng(seed), np.array(x)
+    x[1:] = rng.permuted(x[1:], axis=0)
+    return x
+
+
+@pytest.mark.parametrize("norm, alone", [("layer", True), ("batch", False)])
+def test_layer_norm_does_not_care_about_the_rest_of_a_batch(norm, alone):
+    """Training on a batch, the first sample's outputs are its own; the input's BatchNorm sees only mean and variance."""
+    network = Network(config_lib.replace(TINY, norm=norm), VECTOR)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    # Zero-initialised heads would hide everything.
+    variables["params"] = jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), variables["params"])
+
+    def forward(net, observation, state, memory, action):
+        return net.encode(observation, True), net.predict(state, True), net.step(state, memory, action, True)
+
+    def run(observation, others):
+        state, memory = jnp.abs(others[:, :4]), (others[:, 4:9], others[:, 9:14])
+        return network.apply(variables, observation, state, memory, jnp.arange(6) % 3, method=forward, mutable=["batch_stats"])[0]
+
+    observation, others = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 8), (6, 14)))
+    replaced = np.concatenate([others[:1], 3 * others[:0:-1] + 1])
+    compiled = jax.jit(run)
+    before, after = compiled(observation, others), compiled(others_shuffled(observation, 1), replaced)
+    outputs = [(np.asarray(a)[0], np.asarray(b)[0]) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after))]
+    assert len(outputs) == 7  # state; value and policy; next state, cell, output and prefix
+    if alone:
+        for a, b in outputs:
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        # The input does see its batch.
+        moved = compiled(observation * np.arange(1, 7, dtype=np.float32)[:, None], others)
+        assert np.abs(moved[0][0] - before[0][0]).max() > 1e-3
+    else:
+        for i in (0, 1, 2, 3, 6):
+            assert np.abs(outputs[i][0] - outputs[i][1]).max() > 1e-3
+
+
+def test_where_layer_norm_leaves_statistics():
+    """In the input's BatchNorm, which has no parameters, and in the projections; not in dynamics, trunk or heads."""
+    statistics, params = {}, {}
+    for norm in ("batch", "layer"):
+        variables = shapes(config_lib.replace(TINY, norm=norm), VECTOR)[1]
+        statistics[norm], params[norm] = variables["batch_stats"], variables["params"]
+    assert set(statistics["batch"]) == {"representation", "dynamics", "trunk", "value_prefix", "value_head", "policy_head",
+                                        "projector", "projector_norm", "predictor"}
+    assert set(statistics["layer"]) == {"representation", "projector", "projector_norm", "predictor"}
+    assert jax.tree.map(jnp.shape, statistics["layer"]["representation"]) == {"BatchNorm_0": {"mean": (8,), "var": (8,)}}
+    assert not any("BatchNorm" in name for name in params["layer"]["representation"])
+    assert count(params["layer"]) == count(params["batch"])
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_vectors_of_bytes(norm):
+    """uint8 observations of one axis are the same numbers as float32 ones, in training and evaluation."""
+    network, bytes_network = (Network(config_lib.replace(TINY, norm=norm), VECTOR._replace(frame_dtype=dtype))
+                              for dtype in (np.float32, np.uint8))
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    same = shapes(config_lib.replace(TINY, norm=norm), bytes_network.spec)[1]
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), variables) == jax.tree.map(lambda x: (x.shape, x.dtype), same)
+    observation = np.random.default_rng(0).integers(0, 256, (5, 8)).astype(np.uint8)
+    for train in (False, True):
+        found, expected = (net.apply(variables, x, train, method=Network.encode, mutable=["batch_stats"])[0] for net, x in
+                           ((bytes_network, observation), (network, observation.astype(np.float32))))
+        assert found.dtype == jnp.float32 and found.std(axis=0).max() > 1e-5
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])

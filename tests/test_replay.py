@@ -243,13 +243,17 @@ def test_action_log():
     assert not actor.action_log[11:].any()
 
 
-def cap_at(cap, lanes, steps, **changes):
-    config = config_lib.replace(make_config(num_envs=3), env_steps=cap, **changes)
-    script = Script(lanes)
-    actor, replay = script.start(config)
-    for slot in range(steps):
+def record_on(script, actor, replay, slots, config):
+    """The lock-steps `slots` of three lanes, lock-step s as if s updates were made."""
+    for slot in slots:
         actor, replay = record(actor, replay, selection(3, slot), script.timestep(slot), np.int32(slot), config)
     return script, actor, replay
+
+
+def cap_at(cap, lanes, steps):
+    config = config_lib.replace(make_config(num_envs=3), env_steps=cap)
+    script = Script(lanes)
+    return record_on(script, *script.start(config), range(steps), config)
 
 
 def test_the_cap_on_steps_cuts_a_lock_step():
@@ -282,10 +286,14 @@ def test_the_cap_counts_lanes_that_are_ready():
 def test_nothing_happens_beyond_the_cap(initial):
     """A seed that waits for others: whatever its environments do, actor and replay stay as they are, to the bit."""
     lanes = [[(30, "terminal")], [(3, "terminal"), (30, "timeout")], [(30, "timeout")]]
-    (_, *stopped), (_, *waited) = (cap_at(6, lanes, steps, replay__initial_priority=initial) for steps in (2, 5))
-    jax.tree.map(np.testing.assert_array_equal, stopped, waited)
-    actor, replay = waited
+    config = config_lib.replace(make_config(num_envs=3), env_steps=6, replay__initial_priority=initial)
+    script = Script(lanes)
+    _, actor, replay = record_on(script, *script.start(config), range(2), config)
+    # The seed goes on learning, and its priorities are the learner's.
+    replay = replay.replace(priority=replay.priority * 3 + 1)
+    _, *waited = record_on(script, actor, replay, range(2, 5), config)
+    jax.tree.map(np.testing.assert_array_equal, [actor, replay], waited)
     assert int(actor.env_steps) == 6 and int(actor.acts) == int(replay.cursor) == 2
-    # One step less of the cap, and the third lock-step is recorded.
-    _, running, _ = cap_at(7, lanes, 3, replay__initial_priority=initial)
+    # With one step more the third lock-step is recorded.
+    _, running, _ = record_on(script, actor, replay, range(2, 3), config_lib.replace(config, env_steps=7))
     assert int(running.acts) == 3

@@ -6,15 +6,9 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from importlib.util import module_from_spec, spec_from_file_location
 
-import jax
-import numpy as np
 import pytest
-from tiny import BREAKOUT, ROOT, call, command, options
+from tiny import BREAKOUT, ROOT, assert_same_bits, call, command, load_script, metrics, options, start_and_wait
 
 from ez_jax.checkpoint import CheckpointError, Checkpoints
 from ez_jax.config import DEBUG, PRESETS, replace, to_dict, validate
@@ -25,22 +19,7 @@ RESULT_FIELDS = {
     "random_score", "human_score", "wall_s", "device", "versions", "command",
 }  # fmt: skip
 WORDS = ["--game=Breakout", "--preset=debug", *options(BREAKOUT)]
-
-
-def metrics(workdir):
-    """All lines without the times."""
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "wall_s"} for row in rows]
-
-
-def assert_same_bits(first, second):
-    """The newest checkpoints hold the same numbers, bit for bit."""
-    def leaves(workdir):
-        state = restore(workdir).state
-        return jax.tree.leaves(state.replace(key=jax.random.key_data(state.key)))
-
-    for a, b in zip(leaves(first), leaves(second), strict=True):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+COMMAND = command("atari100k.py", *WORDS)
 
 
 @pytest.fixture(scope="module")
@@ -81,21 +60,10 @@ def test_other_seed_other_numbers(reference, tmp_path):
     assert metrics(tmp_path) != metrics(reference[0])
 
 
-def _start_and_wait(workdir, lines: int) -> subprocess.Popen:
-    """A run in the background that has written so many lines of metrics."""
-    process = subprocess.Popen(command("atari100k.py", *WORDS, f"--workdir={workdir}"), text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL)
-    path = workdir / "metrics.jsonl"
-    while process.poll() is None and (not path.exists() or path.read_text().count("\n") < lines):
-        time.sleep(0.01)
-    assert process.poll() is None, "the run ended before it was hit"
-    return process
-
-
 @pytest.mark.parametrize("lines", [1, 12])
 def test_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_path, lines):
     workdir = tmp_path / "run"
-    process = _start_and_wait(workdir, lines)
+    process = start_and_wait([*COMMAND, f"--workdir={workdir}"], workdir, lines)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     resumed = call("atari100k.py", *WORDS, f"--workdir={workdir}", "--resume")
@@ -109,7 +77,7 @@ def test_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_path, lin
 
 def test_sigterm_saves_and_says_how_to_go_on(reference, tmp_path):
     workdir = tmp_path / "run"
-    process = _start_and_wait(workdir, 2)
+    process = start_and_wait([*COMMAND, f"--workdir={workdir}"], workdir, 2)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "--resume" in output.splitlines()[-1]
@@ -207,13 +175,9 @@ def test_plot_command(reference, tmp_path):
 
 
 @pytest.fixture
-def atari100k(monkeypatch):
+def atari100k():
     """The script as a module."""
-    spec = spec_from_file_location("atari100k", ROOT / "experiments" / "atari100k.py")
-    module = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "atari100k", module)  # tyro looks up where a class was written
-    spec.loader.exec_module(module)
-    return module
+    return load_script("atari100k")
 
 
 def test_auto_preset_on_a_cpu(atari100k):

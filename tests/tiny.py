@@ -1,11 +1,19 @@
 """Small runs that take the whole path: what the tests of stages, runs and meshes share."""
 
 import dataclasses
+import json
 import subprocess
 import sys
+import time
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
+
+import jax
+import numpy as np
 
 from ez_jax.config import DEBUG, Config, classic, replace
+from ez_jax.run import restore
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,11 +24,18 @@ PONG = replace(
 BREAKOUT = replace(PONG, env__id="Breakout-v5")
 # A vector network compiles in a fraction of the time.
 CARTPOLE = replace(PONG, env__id="CartPole-v1", env__stack=1, env__clip_rewards=False)
-# A pure environment. The cap on steps is no multiple of the 4 environments, and every act has two updates.
-CATCH = replace(
-    classic("jax/Catch", debug=True), env_steps=150, target__unroll_steps=2, target__td_steps=3, network__channels=8,
-    network__lstm=8, network__head_hidden=8, network__projection=8, network__predictor=8, cycle__warmup_steps=90,
-    cycle__updates_per_act=2, run__log_every=4, run__checkpoint_every=30, run__eval_episodes=2)  # fmt: skip
+
+
+def small_classic(task: str) -> Config:
+    """The classic preset in seconds. The cap on steps is no multiple of the 4 environments, and every act has two updates."""
+    return replace(
+        classic(task, debug=True), env_steps=150, target__unroll_steps=2, target__td_steps=3, network__channels=8,
+        network__lstm=8, network__head_hidden=8, network__projection=8, network__predictor=8, cycle__warmup_steps=90,
+        cycle__updates_per_act=2, run__log_every=4, run__checkpoint_every=30, run__eval_episodes=2)  # fmt: skip
+
+
+# A pure environment: its cycles are compiled.
+CATCH = small_classic("jax/Catch")
 
 
 def options(config: Config, base: Config = DEBUG, prefix: str = "") -> list[str]:
@@ -39,5 +54,42 @@ def command(script: str, *words: str) -> list[str]:
     return [sys.executable, str(ROOT / "experiments" / script), *words]
 
 
-def call(script: str, *words: str, timeout: float = 200) -> subprocess.CompletedProcess:
+def call(script: str, *words: str, timeout: float = 600) -> subprocess.CompletedProcess:
     return subprocess.run(command(script, *words), capture_output=True, text=True, timeout=timeout)
+
+
+def start_and_wait(words: list[str], workdir: Path, lines: int) -> subprocess.Popen:
+    """A run in the background that has written so many lines of metrics to `workdir`."""
+    process = subprocess.Popen(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    path = workdir / "metrics.jsonl"
+    while process.poll() is None and (not path.exists() or path.read_text().count("\n") < lines):
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it was hit"
+    return process
+
+
+def load_script(name: str) -> ModuleType:
+    """A command as a module."""
+    spec = spec_from_file_location(name, ROOT / "experiments" / f"{name}.py")
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # tyro looks up where a class was written
+    spec.loader.exec_module(module)
+    return module
+
+
+def metrics(workdir: Path) -> list[dict]:
+    """All lines without the times."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "wall_s"} for row in rows]
+
+
+def numbers(workdir: Path) -> list[np.ndarray]:
+    """All that the newest checkpoint holds."""
+    raw = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
+    return [np.asarray(raw(x)) for x in jax.tree.leaves(restore(workdir).state)]
+
+
+def assert_same_bits(first: Path, second: Path) -> None:
+    """The newest checkpoints hold the same numbers, bit for bit."""
+    for a, b in zip(numbers(first), numbers(second), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -67,7 +67,8 @@ class Dynamics(nn.Module):
         plane = (action / self.num_actions).astype(state.dtype)[:, None, None, None]
         plane = jnp.broadcast_to(plane, state.shape[:-1] + (1,))
         if self.embedding:
-            plane = conv(self.embedding, kernel=1, dtype=self.dtype, name="action_embedding")(plane)
+            # Without bias all planes would be multiples of one, which LayerNorm takes for the same.
+            plane = conv(self.embedding, kernel=1, fan_in=1, dtype=self.dtype, name="action_embedding")(plane)
             plane = nn.relu(nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=(1, 2, 3), dtype=self.dtype)(plane))
         x = jnp.concatenate([state, plane], axis=-1)
         x = batch_norm(train, self.dtype)(conv(state.shape[-1], dtype=self.dtype)(x))
