@@ -330,12 +330,11 @@ _WIDE = dict(target__discount=0.99, network__channels=128)
 # Budgets and time scales of known tasks.
 TASKS: dict[str, dict[str, Any]] = {
     # Episodes of nine steps: a short horizon keeps random play out of the targets.
-    "jax/Catch": dict(env_steps=20_000, env__num_envs=16, search__num_simulations=8, target__value="td", target__td_steps=3,
+    "jax/Catch": dict(env_steps=12_000, env__num_envs=16, search__num_simulations=8, target__value="td", target__td_steps=3,
                       target__unroll_steps=3),
     "CartPole-v1": dict(env_steps=10_000),
     "Acrobot-v1": dict(env_steps=20_000),
-    "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8, env__max_episode_steps=500, target__value="td",
-                           target__td_steps=10, **_WIDE),
+    "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8, env__max_episode_steps=500, reanalyse__positions=128, **_WIDE),
     "pgx/minatar-breakout": dict(env_steps=50_000, env__num_envs=16, env__max_episode_steps=1000,
                                  env__eval_max_episode_steps=1000, **_WIDE),
 }  # fmt: skip

@@ -54,8 +54,8 @@ def command(script: str, *words: str) -> list[str]:
     return [sys.executable, str(ROOT / "experiments" / script), *words]
 
 
-def call(script: str, *words: str, timeout: float = 600) -> subprocess.CompletedProcess:
-    return subprocess.run(command(script, *words), capture_output=True, text=True, timeout=timeout)
+def call(script: str, *words: str, timeout: float = 600, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command(script, *words), capture_output=True, text=True, timeout=timeout, **options)
 
 
 def start_and_wait(words: list[str], workdir: Path, lines: int) -> subprocess.Popen:
