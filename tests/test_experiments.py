@@ -1,0 +1,78 @@
+"""The commands that read and order runs: tables, curves of several seeds, ablations."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny import load_script
+
+from ez_jax.config import classic, to_dict, validate
+
+
+def finished(folder, seed: int, mean: float, together: int = 1, **more):
+    """A finished run, as far as a table reads it."""
+    folder.mkdir(parents=True)
+    result = {"game": "CartPole-v1", "env_steps": 8000, "updates": 4000, "seed": seed, "eval_mean": mean, "wall_s": 60.4,
+              "seeds_together": together} | more  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
+    lines = [{"env_steps": 1000 * i, "updates": i, "episode_return": mean * i / 10, "loss/value": None} for i in range(1, 11)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_table(tmp_path, capsys):
+    table = load_script("table")
+    for seed, mean in ((0, 500.0), (1, 100.0), (10, 30.0)):
+        finished(tmp_path / "together" / f"seed{seed}", seed, mean, together=3)
+    finished(tmp_path / "alone", 0, 7.126)
+    assert table.main(["--workdirs", str(tmp_path / "together"), str(tmp_path / "alone")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| together | CartPole-v1 | 8,000 | 4,000 | 500.00, 100.00, 30.00 | 210.00 | 60 s together |"
+    assert lines[3] == "| alone | CartPole-v1 | 8,000 | 4,000 | 7.13 | 7.13 | 60 s |"
+    assert table.main(["--workdirs", str(tmp_path / "nothing")]) == 2
+    assert "no finished run" in capsys.readouterr().err
+
+
+def test_curves_of_seeds(tmp_path):
+    plot = load_script("plot")
+    for seed, mean in ((0, 500.0), (1, 100.0)):
+        finished(tmp_path / "together" / f"seed{seed}", seed, mean)
+    assert [run.name for run in plot.runs(tmp_path / "together")] == ["seed0", "seed1"]
+    curves = [plot.curve(plot.read(run), "episode_return", 10) for run in plot.runs(tmp_path / "together")]
+    middle = plot.mean(curves)
+    np.testing.assert_allclose(np.interp([2000, 10_000], *middle), [60, 300])
+    assert plot.curve(plot.read(tmp_path / "together" / "seed0"), "loss/value", 10) is None
+    assert plot.main(["--workdirs", str(tmp_path / "together"), "--panels", "episode_return",
+                      "--output", str(tmp_path / "new" / "curves.png")]) == 0
+    assert (tmp_path / "new" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def ablation(monkeypatch):
+    """The command, which notes what it would run and leaves a result for each seed."""
+    load_script("classic"), load_script("table")
+    script, started = load_script("ablation"), []
+
+    def launch(args, task, preset, announcement):
+        started.append((announcement, args.config))
+        for seed in range(args.num_seeds):
+            finished(script.Path(args.workdir) / f"seed{seed}", seed, 1.0, together=args.num_seeds)
+        return 0
+
+    monkeypatch.setattr(script, "launch", launch)
+    monkeypatch.setattr(script, "setup", lambda: None)
+    return script, started
+
+
+def test_ablation(ablation, tmp_path, capsys):
+    script, started = ablation
+    words = ["--env=CartPole-v1", "--num-seeds=2", "--seed=5", f"--workdir={tmp_path}"]
+    assert script.main(words) == 0
+    assert [name for name, _ in started] == list(script.VARIANTS)
+    configs = [config for _, config in started]
+    assert configs[0] == script.replace(classic("CartPole-v1"), seed=5)
+    assert len({json.dumps(to_dict(config)) for config in configs}) == len(script.VARIANTS) >= 7
+    for config in configs:
+        validate(config)
+    assert capsys.readouterr().out.count("| 1.00, 1.00 | 1.00 |") == len(script.VARIANTS)
+    # What is there already is not run again.
+    assert script.main(words) == 0 and len(started) == len(script.VARIANTS)
