@@ -65,7 +65,7 @@ class Checkpoints:
         Raises:
           CheckpointError: there is none, or it cannot be read.
         """
-        return self._read(step or self._require(), meta=ocp.args.JsonRestore())["meta"]
+        return self._read(self._require() if step is None else step, meta=ocp.args.JsonRestore())["meta"]
 
     def restore(self, stages: Stages, step: int | None = None) -> State:
         """The newest state of one seed, or that of `step`, as it was saved; see `regenerate`.
@@ -76,7 +76,7 @@ class Checkpoints:
         shape = slim(stages.abstract)
         abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape,
                                 state_shardings(shape, stages.mesh, seeds=False))
-        return self._read(step or self._require(), state=ocp.args.StandardRestore(abstract))["state"]
+        return self._read(self._require() if step is None else step, state=ocp.args.StandardRestore(abstract))["state"]
 
     def close(self) -> None:
         if self._manager is not None:

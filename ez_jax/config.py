@@ -68,8 +68,8 @@ class NetworkConfig:
     predictor: int = bounded(512, 1)
     """Hidden width of the SimSiam predictor."""
     norm: Literal["batch", "layer"] = "batch"
-    """Normalisation in the network of vector observations and in all heads: BatchNorm (paper), or LayerNorm (EfficientZero-V2 on
-    vectors), which does not care whose states a batch holds."""
+    """Normalisation in dense layers, those of all heads too: BatchNorm (paper), or LayerNorm (EfficientZero-V2 on vectors), which
+    does not care whose states a batch holds. Convolutions and the projections have BatchNorm always."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the trunk; heads and statistics are float32 always."""
 
