@@ -56,9 +56,13 @@ def select(network: Network, config: Config, variables: Any, key: Array, stack: 
     return Selection(found.action, found.policy, found.root_value, found.value)
 
 
-def select_randomly(key: Array, num_envs: int, num_actions: int) -> Selection:
-    """Warm-up: uniform actions, and the uniform policy as target."""
+def select_randomly(key: Array, actor: Actor, num_actions: int, repeat: float) -> Selection:
+    """Warm-up: uniform actions, each the one before with probability `repeat`, and the uniform policy as target."""
+    num_envs = actor.last.shape[0]
     action = jax.random.randint(key, (num_envs,), 0, num_actions)
+    if repeat > 0:
+        again = jax.random.bernoulli(jax.random.fold_in(key, 1), repeat, (num_envs,)) & (actor.acts > 0)
+        action = jnp.where(again, actor.action_log[actor.acts - 1].astype(action.dtype), action)
     zeros = jnp.zeros(num_envs)
     policy = jnp.full((num_envs, num_actions), 1 / num_actions, jnp.float32)
     return Selection(action, policy, zeros, zeros)

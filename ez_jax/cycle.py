@@ -127,7 +127,8 @@ class Stages:
 
     def _select_randomly(self, state: State) -> tuple[State, Selection]:
         key, select_key = jax.random.split(state.key)
-        return state.replace(key=key), actor_lib.select_randomly(select_key, self.config.env.num_envs, self.spec.num_actions)
+        return state.replace(key=key), actor_lib.select_randomly(
+            select_key, state.actor, self.spec.num_actions, self.config.cycle.warmup_repeat)
 
     def _record(self, state: State, selection: Selection, timestep: TimeStep) -> State:
         actor, replay = actor_lib.record(state.actor, state.replay, selection, timestep, state.learner.updates, self.config)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from tiny import BREAKOUT, CARTPOLE
 
+from ez_jax import actor as actor_lib
 from ez_jax import cycle as cycle_lib
 from ez_jax.config import replace
 from ez_jax.cycle import Stages
 from ez_jax.mesh import make_mesh
 from ez_jax.targets import horizon
+from ez_jax.types import EnvSpec
 
 
 def begin(config, updates: int = 0):
@@ -153,6 +155,18 @@ def test_sampled_reanalysis_uses_the_target_network():
     values = np.asarray(state.replay.value)[lane, time % state.replay.value.shape[1]]
     np.testing.assert_allclose(values, 0.0, atol=1e-4)  # the target network is still the initial one: zero heads
     assert np.abs(np.asarray(state.replay.value)).max() > 0  # acting wrote the current network's values
+
+
+@pytest.mark.parametrize("repeat", [0.0, 0.75, 1.0])
+def test_random_actions_may_repeat(repeat):
+    """An action comes again with the probability asked for, and else by chance."""
+    actor = actor_lib.init(replace(CARTPOLE, env__num_envs=4000, env_steps=8000), EnvSpec(4, (1,), np.float32, 1), None)
+    choose = jax.jit(lambda actor, key: actor_lib.select_randomly(key, actor, 4, repeat).action)
+    first = choose(actor, jax.random.key(0))  # there is nothing to repeat yet
+    np.testing.assert_allclose(np.bincount(first, minlength=4) / 4000, 0.25, atol=0.04)
+    actor = actor.replace(acts=actor.acts + 1, action_log=actor.action_log.at[0].set(first.astype(jnp.int16)))
+    again = np.mean(np.asarray(choose(actor, jax.random.key(1)) == first))
+    np.testing.assert_allclose(again, repeat + (1 - repeat) / 4, atol=0.04)
 
 
 def test_too_many_devices_names_the_field():
