@@ -336,7 +336,7 @@ TASKS: dict[str, dict[str, Any]] = {
                       target__unroll_steps=3),
     "CartPole-v1": dict(env_steps=10_000),
     # With single random actions one episode in 64 reaches the height that is the goal, with repeated ones 24.
-    "Acrobot-v1": dict(env_steps=20_000, cycle__warmup_steps=4000, cycle__warmup_repeat=0.75),
+    "Acrobot-v1": dict(env_steps=30_000, cycle__warmup_steps=4000, cycle__warmup_repeat=0.75),
     "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8, env__max_episode_steps=500, reanalyse__positions=128, **_WIDE),
     "pgx/minatar-breakout": dict(env_steps=50_000, env__num_envs=16, env__max_episode_steps=1000,
                                  env__eval_max_episode_steps=1000, **_WIDE),
