@@ -1,5 +1,7 @@
 """The stages together: ratio, caps, one compilation each, no implicit transfers, and what each ablation switch changes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +96,7 @@ def test_donated_state_cannot_be_used_again():
         np.asarray(state.replay.frame)
 
 
+@functools.cache
 def learn_once(config):
     stages, _, state = begin(config)
     before = jax.device_get((state.replay.policy, state.replay.value, state.replay.refreshed))
