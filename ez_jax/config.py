@@ -194,8 +194,10 @@ class OptimizerConfig:
     """Global gradient norm."""
     warmup_updates: int = bounded(1000, 0)
     """Linear warm-up."""
+    schedule: Literal["drop", "cosine"] = "drop"
+    """After the warm-up: one drop once the online updates are done (paper), or a cosine down to the same rate at the last update."""
     drop_factor: float = bounded(0.1, 0.0, 1.0)
-    """The rate is multiplied by this once the online updates (plus warm-up) are done."""
+    """The last rate as a share of the peak."""
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,12 @@ class LossOutput(NamedTuple):
 
 
 def learning_rate(config: Config) -> optax.Schedule:
-    """Linear warm-up, constant, one drop after the online updates."""
+    """Linear warm-up, then constant and one drop after the online updates, or a cosine over all of them."""
     o = config.optimizer
+    if o.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(
+            0.0, o.learning_rate, o.warmup_updates, max(config.total_updates, o.warmup_updates + 1),
+            o.learning_rate * o.drop_factor)  # fmt: skip
     drop = config.online_updates + o.warmup_updates
     return optax.join_schedules(
         [optax.linear_schedule(0.0, o.learning_rate, max(o.warmup_updates, 1)),
