@@ -330,7 +330,6 @@ CLASSIC = replace(
     run__checkpoint_every=2000,
 )  # fmt: skip
 
-_WIDE = dict(target__discount=0.99, network__channels=128)
 # Budgets and time scales of known tasks.
 TASKS: dict[str, dict[str, Any]] = {
     # Episodes of nine steps: a short horizon keeps random play out of the targets.
@@ -339,9 +338,12 @@ TASKS: dict[str, dict[str, Any]] = {
     "CartPole-v1": dict(env_steps=10_000),
     # With single random actions one episode in 64 reaches the height that is the goal, with repeated ones 24.
     "Acrobot-v1": dict(env_steps=30_000, cycle__warmup_steps=4000, cycle__warmup_repeat=0.75),
-    "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8, env__max_episode_steps=500, reanalyse__positions=128, **_WIDE),
+    # A landing pays after hundreds of steps: a far horizon, and more updates to a step. With 0.99 it learns to hover.
+    "LunarLander-v3": dict(env_steps=60_000, env__num_envs=8, env__max_episode_steps=500, network__channels=128,
+                           target__td_steps=10, optimizer__learning_rate=1e-3, optimizer__schedule="cosine",
+                           cycle__updates_per_act=4),
     "pgx/minatar-breakout": dict(env_steps=50_000, env__num_envs=16, env__max_episode_steps=1000,
-                                 env__eval_max_episode_steps=1000, **_WIDE),
+                                 env__eval_max_episode_steps=1000, target__discount=0.99, network__channels=128),
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from ez_jax import replay as replay_lib
 from ez_jax.config import Config
 from ez_jax.envs import Environments, JaxEnvs, make
 from ez_jax.losses import LossFn, active_losses
+from ez_jax.lowering import jit
 from ez_jax.mesh import DATA, REPLICATED, replay_specs, sharding, split, state_shardings
 from ez_jax.networks import Network, init_variables
 from ez_jax.types import Array, Positions, PRNGKey, Selection, State, TimeStep
@@ -79,7 +80,7 @@ class Stages:
         """A list of the states of single seeds to one with the axis in front."""
 
         def compiled(stage, donated=(0,), **options):
-            return jax.jit(jax.vmap(stage) if self.seeds else stage, donate_argnums=donated, **options)
+            return jit(jax.vmap(stage) if self.seeds else stage, donate_argnums=donated, **options)
 
         self.init = compiled(self._init, (), out_shardings=shardings)
         self.begin = compiled(self._begin, out_shardings=shardings)
@@ -90,7 +91,7 @@ class Stages:
         self.reanalyse = compiled(self._reanalyse, out_shardings=shardings)
         self.update = compiled(self._update, out_shardings=(shardings, whole))
         self.diagnose = compiled(self._diagnose, (), out_shardings=whole)
-        self.cycles = jax.jit(self._cycles, donate_argnums=0, static_argnums=3, out_shardings=(shardings, whole))
+        self.cycles = jit(self._cycles, donate_argnums=0, static_argnums=3, out_shardings=(shardings, whole))
 
     @property
     def seeds(self) -> bool:

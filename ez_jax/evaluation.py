@@ -12,6 +12,7 @@ import numpy as np
 from ez_jax.actor import push_frame
 from ez_jax.config import Config, replace
 from ez_jax.envs import EnvPool, is_atari, make
+from ez_jax.lowering import jit
 from ez_jax.networks import Network, observation_shape
 from ez_jax.search import search
 
@@ -35,7 +36,11 @@ class Evaluation(NamedTuple):
         return np.array([e.score for e in self.episodes])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.cache
+def _compiled(network: Network, config: Config, simulations: int | None) -> Callable:
+    return jit(functools.partial(_act, network, config, simulations))
+
+
 def _act(network: Network, config: Config, simulations: int | None, variables, stack):
     # Ties of a noiseless search are broken by a key; a fixed one keeps evaluation a function of the parameters.
     return search(network, config, variables, jax.random.key(0), stack, explore=False, temperature=0.0,
@@ -60,13 +65,13 @@ def evaluate(network: Network, config: Config, variables, *, episodes: int, simu
     seeds = [FIRST_SEED + i for i in range(episodes)]
     env = make(config.env, seeds, training=False)
     spec = env.spec(config.env.stack)
-    planning = replace(config, seed=0)  # what is compiled does not depend on the seed
+    act = _compiled(network, replace(config, seed=0), simulations)  # what is compiled does not depend on the seed
     timestep = env.reset()
     stack = _push(jnp.zeros((episodes, *observation_shape(spec)), spec.frame_dtype), timestep.frame, timestep.first)
     score, length, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
     actions = []
     while not over.all():
-        action = np.asarray(_act(network, planning, simulations, variables, stack))
+        action = np.asarray(act(variables, stack))
         if not over[0]:
             actions.append(int(action[0]))
         timestep = env.step(action)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ez_jax import replay as replay_lib
 from ez_jax.config import Config
-from ez_jax.networks import Network, observations
+from ez_jax.networks import Network, encode, observations
 from ez_jax.search import search
 from ez_jax.transforms import logits_to_scalar
 from ez_jax.types import Array, Positions, Replay
@@ -30,7 +30,7 @@ def evaluate_positions(network: Network, config: Config, variables: Any, replay:
                        valid: Array) -> Replay:
     """Value head alone at `positions [B]`."""
     frames = replay_lib.stacks(replay, positions, 0, 1, config.env.stack)
-    state = network.apply(variables, observations(frames, config.env.stack, 0), method=Network.encode)
+    state = encode(network, variables, observations(frames, config.env.stack, 0))
     prediction = network.apply(variables, state, method=Network.predict)
     return replay_lib.refresh(replay, positions, updates, value=logits_to_scalar(prediction.value_logits), valid=valid)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import mctx
 
 from ez_jax.config import Config, SearchConfig
-from ez_jax.networks import Network
+from ez_jax.networks import Network, encode
 from ez_jax.transforms import logits_to_scalar
 
 Array = jax.Array
@@ -36,7 +36,7 @@ class Node(NamedTuple):
 
 def make_root(network: Network, variables: Any, observation: Array, embedding_dtype: Any) -> mctx.RootFnOutput:
     """Initial inference: encodes `observation [B, ..., S * C]`."""
-    state = network.apply(variables, observation, method=Network.encode)
+    state = encode(network, variables, observation)
     prediction = network.apply(variables, state, method=Network.predict)
     batch = observation.shape[0]
     node = Node(state.astype(embedding_dtype), network.initial_memory(batch),

@@ -265,10 +265,12 @@ SLOW = config_lib.replace(config_lib.PAPER, env__num_envs=8, cycle__updates_per_
                         (119_999, 0.02)]),
     (config_lib.replace(SLOW, optimizer__warmup_updates=200), [(0, 0), (100, 5e-4), (25_199, 1e-3), (25_200, 1e-4)]),
     (config_lib.replace(SLOW, optimizer__warmup_updates=0), [(0, 1e-3), (24_999, 1e-3), (25_000, 1e-4)]),
-], ids=["paper", "another ratio", "without warm-up"])
+    (config_lib.replace(SLOW, optimizer__warmup_updates=200, optimizer__schedule="cosine"),
+     [(0, 0), (100, 5e-4), (200, 1e-3), (22_600, 5.5e-4), (45_000, 1e-4)]),
+], ids=["paper", "another ratio", "without warm-up", "cosine"])
 def test_learning_rate(config, points):
     """The paper: up to 0.2 in 1000 updates, down to 0.02 at update 101,000. 100,000 steps of 8 environments with 2 updates after
-    each lock-step are 25,000 online updates."""
+    each lock-step are 25,000 online updates, and with the final ones 45,000 in all, of which 22,600 is half-way from 200."""
     rate = learner_lib.learning_rate(config)
     for update, expected in points:
         np.testing.assert_allclose(rate(update), expected, rtol=1e-6, err_msg=str(update))

@@ -3,15 +3,16 @@
 Paper sizes and wiring: EfficientZero, appendix A.1. The methods are called by `network.apply(variables, ..., method=...)`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ez_jax import lowering
 from ez_jax.config import NetworkConfig
 from ez_jax.networks import image, vector
-from ez_jax.networks.layers import LSTM, Mlp, normalise
+from ez_jax.networks.layers import LSTM, BatchNorm, Mlp, normalise
 from ez_jax.types import EnvSpec
 
 Array = jax.Array
@@ -66,7 +67,7 @@ class Network(nn.Module):
         self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, True, c.norm)
         self.policy_head = Mlp((c.head_hidden,), self.spec.num_actions, True, c.norm)
         self.projector = Mlp((c.projection, c.projection), c.projection, dtype=dtype)
-        self.projector_norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype)
+        self.projector_norm = BatchNorm(dtype=dtype)
         self.predictor = Mlp((c.predictor,), c.projection, dtype=dtype)
 
     def encode(self, observation: Array, train: bool = False) -> Array:
@@ -112,6 +113,17 @@ class Network(nn.Module):
         return self.project_and_predict(step.state)
 
 
+def encode(network: Network, variables: Any, observation: Array) -> Array:
+    """`Network.encode` for inference: observations `[B, ..., S * C]`, which need nothing of each other, to latent states."""
+    def run(x: Array) -> Array:
+        return network.apply(variables, x, method=Network.encode)
+
+    if observation.ndim < 4:
+        return run(observation)
+    _, height, width, _ = observation.shape
+    return lowering.map_in_cache(run, observation, height * width * network.config.channels // 2)
+
+
 def observation_shape(spec: EnvSpec) -> tuple[int, ...]:
     """Shape of one stacked observation: frames on the last axis, oldest first."""
     return (*spec.frame_shape[:-1], spec.frame_shape[-1] * spec.stack)
@@ -119,7 +131,10 @@ def observation_shape(spec: EnvSpec) -> tuple[int, ...]:
 
 def observations(frames: Array, stack: int, step: int) -> Array:
     """The stacked observation of slot `step` out of consecutive frames `[B, S - 1 + size, ..., C]`: `[B, ..., S * C]`."""
-    return jnp.concatenate([frames[:, step + i] for i in range(stack)], axis=-1)
+    # All frames go to the channels at once: a second call shares that, and only cuts its own.
+    channels, frames = frames.shape[-1], jnp.moveaxis(frames, 1, -2)
+    frames = frames.reshape(*frames.shape[:-2], -1)
+    return frames[..., step * channels : (step + stack) * channels]
 
 
 def init_variables(network: Network, key: Array) -> dict:

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ez_jax.networks.layers import batch_norm, dense, normalise
+from ez_jax.networks.layers import BatchNorm, dense, normalise
 
 Array = jax.Array
 
@@ -34,7 +34,7 @@ class Representation(nn.Module):
         x = observation.astype(self.dtype)
         if self.norm == "layer":
             # The entries of an observation have scales of their own; a norm over them would mix these.
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.99, use_scale=False, use_bias=False)(x)
+            x = BatchNorm(use_running_average=not train, momentum=0.99, affine=False)(x)
         x = dense(self.width, x.shape[-1], self.dtype)(x)
         x = nn.relu(normalise(self.norm, train, self.dtype)(x))
         for _ in range(self.blocks):

@@ -1,0 +1,305 @@
+"""How fast each stage is on this machine, and how far from what the machine can do.
+
+    python experiments/benchmark.py --output=benchmark.json
+    python experiments/benchmark.py --sizes cpu --compare benchmark.json
+    python experiments/benchmark.py --only update encode
+
+Work is counted from the compiled program of the plain networks; the share is of the matmul rate measured in the same run.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+from timing import Ceilings, Row, Work, ceilings, count_work, measure, read, time_calls, write
+
+from ez_jax import cycle as cycle_lib
+from ez_jax import learner as learner_lib
+from ez_jax import reanalyser, replay
+from ez_jax.config import PRESETS, Config, replace
+from ez_jax.losses import active_losses
+from ez_jax.mesh import make_mesh
+from ez_jax.networks import Network, encode, init_variables, observation_shape
+from ez_jax.search import make_recurrent_fn, make_root, search, search_from_root
+from ez_jax.types import Batch, EnvSpec, Positions, Replay
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+ACTIONS = 6  # of Pong, and of the peers' figures
+
+
+@dataclass(frozen=True)
+class Args:
+    sizes: tuple[str, ...] = ("cpu", "v2", "paper")
+    """Presets to measure."""
+    only: tuple[str, ...] = ()
+    """Only rows whose name begins with one of these: encode, search, act, reanalyse, update, environment, learn, cycle."""
+    roots: tuple[int, ...] = (1, 8, 64, 256)
+    """Roots of a search."""
+    simulations: tuple[int, ...] = (16, 50)
+    """Simulations of a search."""
+    batches: tuple[int, ...] = (32, 64, 256)
+    """Batches of an update."""
+    seconds: float = 3.0
+    """Time to spend on each row, after compilation."""
+    output: Path | None = None
+    """JSON file to write."""
+    compare: Path | None = None
+    """JSON file of an earlier run, to print ratios to."""
+    picture: Path | None = None
+    """Roofline to draw."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A preset's network with fresh parameters and random images."""
+    size: str
+    config: Config
+    spec: EnvSpec
+    network: Network
+    variables: dict
+    key: jax.Array
+
+    def observation(self, roots: int) -> jax.Array:
+        return jax.random.randint(self.key, (roots, *observation_shape(self.spec)), 0, 256).astype(jnp.uint8)
+
+    def step_work(self, roots: int) -> Work:
+        """One step of the model in a search of so many roots."""
+        root = jax.eval_shape(lambda: make_root(self.network, self.variables, self.observation(roots), jnp.float32))
+        step = make_recurrent_fn(self.network, self.config)
+        return count_work(lambda v, node: step(v, self.key, jnp.zeros(roots, jnp.int32), node), self.variables, root.embedding)
+
+    def root_work(self, roots: int) -> Work:
+        return count_work(lambda v, x: make_root(self.network, v, x, jnp.float32), self.variables, self.observation(roots))
+
+    def search_work(self, roots: int, simulations: int) -> Work:
+        return self.root_work(roots) + self.step_work(roots).times(simulations)
+
+
+def make_model(size: str) -> Model:
+    config = PRESETS[size]
+    spec = EnvSpec(ACTIONS, (config.env.height, config.env.width, 1 if config.env.grayscale else 3), np.uint8, config.env.stack)
+    network = Network(config.network, spec)
+    return Model(size, config, spec, network, init_variables(network, jax.random.key(0)), jax.random.key(1))
+
+
+def random_batch(model: Model, size: int) -> Batch:
+    """Windows of replay that look like any."""
+    k = model.config.target.unroll_steps
+    length = k + model.config.target.td_steps + 1
+    keys = jax.random.split(model.key, 3)
+    frames = jax.random.randint(keys[0], (size, model.spec.stack + k, *model.spec.frame_shape), 0, 256).astype(jnp.uint8)
+    zeros, ints = jnp.zeros((size, length)), jnp.zeros(size, jnp.int32)
+    return Batch(
+        Positions(ints, ints), frames, jax.random.randint(keys[1], (size, length), 0, ACTIONS), zeros, zeros + 1,
+        zeros > 0, jax.nn.softmax(jax.random.normal(keys[2], (size, length, ACTIONS))), zeros, zeros, ints, ints,
+        jnp.ones(size))  # fmt: skip
+
+
+def random_replay(config: Config, spec: EnvSpec, slots: int) -> Replay:
+    """A full replay of one endless episode in each lane."""
+    config = replace(config, replay__capacity=slots * config.env.num_envs)
+    made = replay.empty(config, spec, config.env.num_envs)
+    return made.replace(
+        policy=made.policy + 1 / spec.num_actions, discount=made.discount + 1, priority=made.priority + 1,
+        offset=jnp.broadcast_to(jnp.arange(slots), made.offset.shape), cursor=jnp.asarray(slots))
+
+
+def encode_rows(model: Model, args: Args) -> Iterator[Row]:
+    for roots in args.roots:
+        observation = model.observation(roots)
+        work = count_work(lambda v, x: model.network.apply(v, x, method=Network.encode), model.variables, observation)
+        yield measure(model.size, f"encode {roots}", lambda v, x: encode(model.network, v, x), (model.variables, observation),
+                      work, args.seconds)
+
+
+def search_rows(model: Model, args: Args) -> Iterator[Row]:
+    """The search alone, from a root that is there."""
+    step = make_recurrent_fn(model.network, model.config)
+    for roots in args.roots:
+        root = jax.jit(lambda v, x: make_root(model.network, v, x, jnp.float32))(model.variables, model.observation(roots))
+        work = model.step_work(roots)
+        for simulations in args.simulations:
+            def run(variables, root, simulations=simulations):
+                return search_from_root(root, step, model.config.search, variables, model.key, explore=True,
+                                        num_simulations=simulations)
+
+            yield measure(model.size, f"search {roots} x {simulations}", run, (model.variables, root),
+                          work.times(simulations), args.seconds)
+
+
+def act_rows(model: Model, args: Args) -> Iterator[Row]:
+    """Encoding, prediction and search, as acting does it."""
+    for roots in args.roots:
+        for simulations in args.simulations:
+            def run(variables, observation, simulations=simulations):
+                return search(model.network, model.config, variables, model.key, observation, explore=True,
+                              num_simulations=simulations)
+
+            yield measure(model.size, f"act {roots} x {simulations}", run, (model.variables, model.observation(roots)),
+                          model.search_work(roots, simulations), args.seconds)
+
+
+def reanalyse_rows(model: Model, args: Args) -> Iterator[Row]:
+    """Both modes, at the preset's sizes."""
+    config, batch = model.config, model.config.cycle.batch_size
+    simulations = 16 if config.search.by_action_count else config.search.num_simulations
+    held = random_replay(config, model.spec, 600)
+    time = jnp.arange(batch) % 500 + config.env.stack
+    drawn = Positions(jnp.arange(batch) % config.env.num_envs, time)
+
+    def sampled(variables, held):
+        return reanalyser.reanalyse_sampled(model.network, config, variables, model.key, held, drawn, jnp.asarray(1))
+
+    def oldest(variables, held):
+        return reanalyser.reanalyse_oldest(model.network, config, variables, model.key, held, config.reanalyse.positions,
+                                           jnp.asarray(1))
+
+    k, n = config.target.unroll_steps, config.target.td_steps
+    searched = int(batch * config.reanalyse.ratio)
+    # Work is proportional to positions: that of 64, scaled.
+    position, evaluation = model.search_work(64, simulations).times(1 / 64), model.root_work(64).times(1 / 64)
+    yield measure(model.size, f"reanalyse oldest {config.reanalyse.positions}", oldest, (model.variables, held),
+                  position.times(config.reanalyse.positions), args.seconds)
+    yield measure(
+        model.size, f"reanalyse sampled {batch}", sampled, (model.variables, held),
+        position.times(searched * (k + 1)) + evaluation.times(searched * n + (batch - searched) * (k + n + 1)), args.seconds)
+
+
+def update_rows(model: Model, args: Args) -> Iterator[Row]:
+    """Targets, loss, gradient and optimiser of a batch that is there."""
+    learner = learner_lib.init(model.config, model.variables)
+    for size in args.batches:
+        config = replace(model.config, cycle__batch_size=size)
+
+        def run(learner, batch, config=config):
+            return learner_lib.update(learner, model.key, batch, network=model.network, config=config,
+                                      terms=active_losses(config))
+
+        yield measure(model.size, f"update {size}", run, (learner, random_batch(model, size)), budget_s=args.seconds)
+
+
+def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
+    """The real thing on Pong: environments, one update with its share of reanalysis in both modes, a whole cycle."""
+    for mode in ("oldest", "sampled"):
+        config = replace(model.config, replay__capacity=4000, cycle__warmup_steps=1000, reanalyse__mode=mode)
+        if config.env_steps < 2000:
+            config = replace(config, env_steps=2000)
+        env = cycle_lib.make_env(config)
+        stages = cycle_lib.Stages(config, env, make_mesh(1))
+        state = cycle_lib.start(stages, env, 0)
+        while cycle_lib.counters(state)[0] < config.cycle.warmup_steps:
+            state = cycle_lib.act(stages, env, state, random=True)
+        if mode == "oldest":
+            action = np.zeros(config.env.num_envs, np.int32)
+            minimum, median, runs = time_calls(env.step, (action,), args.seconds / 3, most=1000)
+            yield Row(model.size, f"environment {config.env.num_envs}", median, minimum, runs, 0.0, 0.0, 0, 0.0)
+        held = [state]
+
+        def learn() -> jax.Array:
+            held[0], metrics = cycle_lib.learn(stages, held[0])
+            return metrics["loss/total"]
+
+        def whole() -> jax.Array:
+            held[0] = cycle_lib.act(stages, env, held[0], random=False)
+            for _ in range(config.cycle.updates_per_act):
+                learn()
+            return held[0].learner.updates
+
+        for name, fn in (("learn", learn), ("cycle", whole)):
+            if mode != model.config.reanalyse.mode and name == "cycle":
+                continue
+            start = time.perf_counter()
+            jax.block_until_ready(fn())
+            first = time.perf_counter() - start
+            minimum, median, runs = time_calls(fn, (), args.seconds, least=2)
+            yield Row(model.size, f"{name} {mode}", median, minimum, runs, 0.0, 0.0, 0, max(0.0, first - median))
+
+
+KINDS = {
+    "encode": encode_rows, "search": search_rows, "act": act_rows, "reanalyse": reanalyse_rows, "update": update_rows,
+    "environment": cycle_rows, "learn": cycle_rows, "cycle": cycle_rows,
+}  # fmt: skip
+
+
+def seconds(value: float) -> str:
+    return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+
+
+def table(rows: list[Row], found: Ceilings, old: tuple[Ceilings, list[Row]] | None) -> Table:
+    """The rows, and with an earlier run how many times faster each is: bare, and relative to the matmul rate of its own run."""
+    out = Table(title=f"matmul {found.matmul_flops / 1e9:.0f} GFLOP/s, copy {found.copy_bytes / 1e9:.1f} GB/s")
+    for name in ("size", "stage", "median", "minimum", "GFLOP", "share", "memory", "compiled in"):
+        out.add_column(name, justify="left" if name in ("size", "stage") else "right")
+    before = {(r.size, r.name): r for r in old[1]} if old else {}
+    if old:
+        out.add_column("faster", justify="right")
+        out.add_column("share x", justify="right")
+    for r in rows:
+        share = r.flops / r.minimum_s / found.matmul_flops
+        cells = [r.size, r.name, seconds(r.median_s), seconds(r.minimum_s), f"{r.flops / 1e9:.3g}" if r.flops else "",
+                 f"{share:.0%}" if r.flops else "", f"{r.memory_bytes / 1e6:.0f} MB" if r.memory_bytes else "",
+                 f"{r.compile_s:.1f} s" if r.compile_s else ""]
+        if old:
+            was = before.get((r.size, r.name))
+            ratio = was.minimum_s / r.minimum_s if was else None
+            cells += [f"{ratio:.2f}" if was else "", f"{ratio * old[0].matmul_flops / found.matmul_flops:.2f}" if was else ""]
+        out.add_row(*cells)
+    return out
+
+
+def roofline(path: Path, rows: list[Row], found: Ceilings) -> None:
+    """Rate against operations for each byte moved, under the machine's two ceilings."""
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    x = np.logspace(-1, 4, 100)
+    axes.plot(x, np.minimum(found.matmul_flops, x * found.copy_bytes) / 1e9, color="black", linewidth=1)
+    for i, size in enumerate(dict.fromkeys(r.size for r in rows)):
+        for kind, marker in zip(("encode", "search", "act", "update"), "os^D"):
+            mine = [r for r in rows if r.size == size and r.name.split()[0] == kind and r.bytes]
+            axes.plot([r.flops / r.bytes for r in mine], [r.flops / r.minimum_s / 1e9 for r in mine], marker, color=f"C{i}",
+                      markersize=5, label=f"{size}: {kind}" if mine else None, linestyle="none", alpha=0.7)
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte that XLA counts", ylabel="GFLOP/s",
+             title=f"{jax.devices()[0].device_kind}: {found.matmul_flops / 1e9:.0f} GFLOP/s, {found.copy_bytes / 1e9:.1f} GB/s")
+    axes.legend(fontsize=6, ncols=3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = tyro.cli(Args, args=argv, description=__doc__)
+    wrong = [f"size {s!r}: there are {', '.join(PRESETS)}" for s in args.sizes if s not in PRESETS]
+    wrong += [f"row {o!r}: there are {', '.join(KINDS)}" for o in args.only if o not in KINDS]
+    wrong += [f"no file {args.compare}"] if args.compare and not args.compare.exists() else []
+    if wrong:
+        print(f"error: {wrong[0]}", file=sys.stderr)
+        return 2
+    jax.config.update("jax_enable_compilation_cache", False)
+    console, old = Console(), read(args.compare) if args.compare else None
+    found, rows = ceilings(), []
+    for size in args.sizes:
+        model = make_model(size)
+        for kind in dict.fromkeys(fn for name, fn in KINDS.items() if not args.only or name in args.only):
+            for row in kind(model, args):
+                if not args.only or row.name.split()[0] in args.only:
+                    rows.append(row)
+                    console.print(f"{size} {row.name}: {seconds(row.minimum_s)}", highlight=False)
+                    if args.output:
+                        write(args.output, found, rows)
+    console.print(table(rows, found, old))
+    if args.picture:
+        roofline(args.picture, rows, found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

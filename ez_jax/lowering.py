@@ -1,0 +1,181 @@
+"""How the heavy operations are lowered on a CPU: the same numbers by other programs, and the only place that asks for the backend.
+
+XLA's default on CPU leaves half of the machine's matmul rate on the floor for convolutions, sums channels many times slower than
+a matrix product does, and takes the gradient of a strided convolution from an image of mostly zeros.
+`experiments/results/speed/log.md` has the measurements.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = jax.Array
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+_plain = False
+
+
+def on_cpu() -> bool:
+    """Whether to lower for a CPU."""
+    return jax.default_backend() == "cpu" and not _plain
+
+
+@contextlib.contextmanager
+def plain():
+    """What is traced inside is lowered as on other backends: to compare, and to count work."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+"""Without YNNPACK convolutions go to Eigen, which is up to twice as fast."""
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """XLA's options for our programs, if this version knows them."""
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x, compiler_options=CPU_OPTIONS).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return CPU_OPTIONS
+
+
+def jit(fn: Callable, **options) -> Callable:
+    """`jax.jit` with our compiler options."""
+    return jax.jit(fn, compiler_options=compiler_options(), **options)
+
+
+# IMAGES IN CACHE
+
+CACHE_BYTES = 2_400_000
+"""What a core's second-level cache holds of one layer, about."""
+
+
+def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Array:
+    """`fn` over the leading axis of x, on CPU a few elements at a time, such that what a layer writes of them stays in cache.
+
+    Args:
+      fn: `[b, ...]` to `[b, ...]`, element by element.
+      x: `[B, ...]`.
+      bytes_each: size of one element's largest intermediate.
+    """
+    size = max(1, CACHE_BYTES // bytes_each)
+    if not on_cpu() or x.shape[0] <= 2 * size:
+        return fn(x)
+    return lax.map(lambda one: fn(one[None])[0], x, batch_size=size)
+
+
+# CONVOLUTION
+
+
+def conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, ...], padding: Any, **options) -> Array:
+    """`lax.conv_general_dilated` as `flax.linen.Conv` calls it."""
+    stride = strides[0]
+    if on_cpu() and kernel.shape[:2] == (3, 3) and x.shape[1] % stride == x.shape[2] % stride == 0:
+        return conv3x3(x, kernel, stride)
+    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv3x3(x: Array, kernel: Array, stride: int) -> Array:
+    """Convolution with padding 1 and stride 1 or 2: `[B, H, W, C]` with `[3, 3, C, D]` to `[B, H/stride, W/stride, D]`."""
+    return lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=NHWC)
+
+
+def _conv3x3_forward(x: Array, kernel: Array, stride: int):
+    return conv3x3(x, kernel, stride), (x, kernel)
+
+
+def _conv3x3_backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    return _input_gradient(g, kernel, stride), _kernel_gradient(x, g, stride)
+
+
+conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
+
+
+def _input_gradient(g: Array, kernel: Array, stride: int) -> Array:
+    """A convolution of stride 1 by 3x3, or, where a pixel of g meets 2x2 of the input, by 2x2 blocks: no zeros in between."""
+    depth, features = kernel.shape[2:]
+    if stride == 1:
+        return conv3x3(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
+    # Row -1 of a block is row 1 of the block before: after a zero row in front, kernel row i is row i % 2 of block i // 2.
+    blocks = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))).reshape(2, 2, 2, 2, depth, features)
+    blocks = blocks.transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * depth, features)
+    transposed = jnp.flip(blocks, (0, 1)).swapaxes(2, 3)
+    y = lax.conv_general_dilated(g, transposed, (1, 1), ((0, 1), (0, 1)), dimension_numbers=NHWC)
+    batch, height, width, _ = y.shape
+    y = y.reshape(batch, height, width, 2, 2, depth).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(batch, 2 * height, 2 * width, depth)
+
+
+def _kernel_gradient(x: Array, g: Array, stride: int) -> Array:
+    """A convolution of x with g, in which channels are the batch and the batch is the channels."""
+    # XLA would compute x anew inside the transposition, element by element; nothing is fused into a matrix product.
+    x = lax.dot_general(x, jnp.eye(x.shape[-1], dtype=x.dtype), (((3,), (0,)), ((), ())))
+    last = 2 - stride
+    y = lax.conv_general_dilated(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), ((1, last), (1, last)),
+                                 rhs_dilation=(stride, stride), dimension_numbers=NHWC)
+    return y.transpose(1, 2, 0, 3)
+
+
+# BATCH NORMALISATION
+
+
+def channel_sums(x: Array, y: Array | None = None) -> Array:
+    """Sum of x, or of x * y, over all axes but the last, in float32: `[..., C]` to `[C]`."""
+    x = x.astype(jnp.float32)
+    axes = tuple(range(x.ndim - 1))
+    if not on_cpu() or x.ndim < 4:
+        return jnp.sum(x if y is None else x * y.astype(jnp.float32), axes)
+    x = x.reshape(-1, x.shape[-1])
+    if y is None:
+        return (jnp.ones((1, x.shape[0])) @ x)[0]
+    # All products of channels, of which the diagonal is wanted: still faster than a sum.
+    return jnp.diagonal(lax.dot_general(x, y.astype(jnp.float32).reshape(x.shape), (((0,), (0,)), ((), ()))))
+
+
+def batch_moments(x: Array) -> tuple[Array, Array]:
+    """Mean and (biased) variance of each channel."""
+    count = x.size // x.shape[-1]
+    mean = channel_sums(x) / count
+    return mean, jnp.maximum(channel_sums(x, x) / count - mean**2, 0.0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise_by_batch(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """BatchNorm in training (Ioffe & Szegedy 2015): the normalised x, and the moments, through which no gradient flows."""
+    return _normalise_forward(x, scale, bias, epsilon)[0]
+
+
+def _normalise_forward(x: Array, scale: Array, bias: Array, epsilon: float):
+    mean, variance = batch_moments(x)
+    rate = lax.rsqrt(variance + epsilon)
+    y = ((x - mean) * (rate * scale) + bias).astype(x.dtype)
+    return (y, mean, variance), (x, mean, rate, scale)
+
+
+def _normalise_backward(epsilon: float, saved: tuple, gradients: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    x, mean, rate, scale = saved
+    g, count = gradients[0], x.size // x.shape[-1]
+    bias_gradient = channel_sums(g)
+    scale_gradient = (channel_sums(g, x) - bias_gradient * mean) * rate
+    # dL/dx = rate scale (g - mean(g) - x^ mean(g x^))
+    x_gradient = rate * scale * (g - bias_gradient / count - (x - mean) * (rate * scale_gradient / count))
+    return x_gradient.astype(x.dtype), scale_gradient, bias_gradient
+
+
+normalise_by_batch.defvjp(_normalise_forward, _normalise_backward)

@@ -1,0 +1,148 @@
+"""What is lowered differently on a CPU gives the numbers of the plain program."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ez_jax import lowering
+from ez_jax.config import CPU, PAPER, replace
+from ez_jax.networks import Network, encode, init_variables, observation_shape
+from ez_jax.networks.layers import BatchNorm
+from ez_jax.types import EnvSpec
+
+KEYS = jax.random.split(jax.random.key(0), 4)
+
+
+def normal(i, *shape):
+    return jax.random.normal(KEYS[i], shape)
+
+
+def both(fn, *args):
+    """`fn` as lowered here, and plainly: two functions, since a traced function is remembered."""
+    here = jax.jit(lambda *a: fn(*a))(*args)
+    with lowering.plain():
+        return here, jax.jit(lambda *a: fn(*a))(*args)
+
+
+def test_plain_is_another_program():
+    def trace():
+        return str(jax.make_jaxpr(lambda x, w: lowering.conv_general_dilated(
+            x, w, (1, 1), ((1, 1), (1, 1)), dimension_numbers=lowering.NHWC))(normal(0, 1, 4, 4, 2), normal(1, 3, 3, 2, 2)))
+
+    assert "custom_vjp" in trace()
+    with lowering.plain():
+        assert "custom_vjp" not in trace()
+    assert "custom_vjp" in trace()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("height, width", [(6, 6), (4, 10)])
+def test_convolution_and_its_gradients(stride, height, width):
+    x, kernel = normal(0, 3, height, width, 5), normal(1, 3, 3, 5, 4)
+    weight = normal(2, 3, height // stride, width // stride, 4)
+
+    def run(x, kernel):
+        def loss(x, kernel):
+            y = lowering.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=lowering.NHWC)
+            return jnp.sum(y * weight), y
+        return jax.grad(loss, (0, 1), has_aux=True)(x, kernel)
+
+    here, plain = both(run, x, kernel)
+    assert here[1].shape == weight.shape
+    chex.assert_trees_all_close(here, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape, kernel, stride", [((2, 5, 5, 3), 3, 2), ((2, 6, 6, 3), 1, 1)])
+def test_other_convolutions_are_left_alone(shape, kernel, stride):
+    x, w, pad = normal(0, *shape), normal(1, kernel, kernel, 3, 4), kernel // 2
+    here, plain = both(lambda x, w: lowering.conv_general_dilated(
+        x, w, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=lowering.NHWC), x, w)
+    np.testing.assert_array_equal(here, plain)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 6, 3), (64, 5)], ids=["image", "vector"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_batch_norm_is_flax_batch_norm(shape, dtype):
+    """Output, moved statistics and gradients, against Flax's own module with the same variables."""
+    x = (3 + 2 * normal(0, *shape)).astype(dtype)
+    weight, scale, bias = normal(1, *shape), 1 + normal(2, shape[-1]), normal(3, shape[-1])
+    variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": {"mean": scale * 2, "var": scale**2}}
+
+    def run(module, variables, x):
+        def loss(params, x):
+            y, moved = module.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+            return jnp.sum(y * weight), (y, moved)
+        return jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
+
+    ours = BatchNorm(use_running_average=False, dtype=dtype)
+    theirs = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, dtype=dtype)
+    expected = jax.jit(run, static_argnums=0)(theirs, variables, x)
+    tolerance = 2e-4 if dtype == jnp.float32 else 0.1
+    for found in both(lambda variables, x: run(ours, variables, x), variables, x):
+        chex.assert_trees_all_close(found, expected, rtol=tolerance, atol=tolerance)
+        chex.assert_trees_all_equal_dtypes(found, expected)
+    fixed = [m.clone(use_running_average=True).apply(variables, x) for m in (ours, theirs)]
+    np.testing.assert_allclose(*(np.asarray(y, np.float32) for y in fixed), rtol=tolerance, atol=tolerance)
+
+
+def test_batch_norm_without_affine_has_no_parameters():
+    x = 3 + 2 * normal(0, 32, 4)
+    y, variables = BatchNorm(use_running_average=False, momentum=0.99, affine=False).init_with_output(jax.random.key(0), x)
+    assert set(variables) == {"batch_stats"}
+    np.testing.assert_allclose(y, (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5), rtol=1e-3, atol=1e-4)
+    chex.assert_trees_all_equal(variables["batch_stats"], {"mean": jnp.zeros(4), "var": jnp.ones(4)})
+
+
+@pytest.mark.parametrize("batch", [3, 5, 8])
+def test_chunks_in_cache(batch, monkeypatch):
+    """One more than a multiple of the chunk, a multiple, and fewer than two chunks."""
+    calls = []
+
+    def fn(x):
+        calls.append(x.shape)
+        return jnp.cumsum(x, axis=1)
+
+    monkeypatch.setattr(lowering, "CACHE_BYTES", 200)
+    x = normal(0, batch, 7)
+    np.testing.assert_allclose(lowering.map_in_cache(fn, x, 100), np.cumsum(x, 1), rtol=1e-5, atol=1e-5)
+    assert (batch, 7) not in calls if batch > 4 else calls == [(batch, 7)]
+
+
+def test_encoding_in_chunks(monkeypatch):
+    config = replace(PAPER, env__height=32, env__width=32, network__channels=8, network__lstm=8, network__projection=8)
+    spec = EnvSpec(4, (32, 32, 3), np.uint8, 4)
+    network = Network(config.network, spec)
+    variables = jax.jit(lambda key: init_variables(network, key))(KEYS[0])
+    observation = jax.random.randint(KEYS[1], (5, *observation_shape(spec)), 0, 256).astype(jnp.uint8)
+    monkeypatch.setattr(lowering, "CACHE_BYTES", 2 * 32 * 32 * 4)
+    assert "while" in jax.jit(lambda o: encode(network, variables, o)).lower(observation).as_text()
+    here, plain = both(lambda o: encode(network, variables, o), observation)
+    assert np.std(plain) > 0
+    np.testing.assert_allclose(here, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_compiler_options_are_known_and_optional(monkeypatch):
+    """An option that this XLA does not know is left out, not an error."""
+    assert float(lowering.jit(lambda x: x + 1)(1.0)) == 2
+    monkeypatch.setattr(lowering, "CPU_OPTIONS", {"xla_cpu_of_another_version": "1"})
+    lowering.compiler_options.cache_clear()
+    try:
+        assert lowering.compiler_options() == {}
+        assert float(lowering.jit(lambda x: x + 1)(1.0)) == 2
+    finally:
+        monkeypatch.undo()
+        lowering.compiler_options.cache_clear()
+    assert lowering.compiler_options() == lowering.CPU_OPTIONS
+
+
+@pytest.mark.parametrize("preset", [PAPER, CPU], ids=["paper", "cpu"])
+def test_chunk_sizes(preset, monkeypatch):
+    """Eight of the paper's images fill the cache; of the small ones no search encodes enough to be cut."""
+    sizes = []
+    monkeypatch.setattr(lowering, "map_in_cache", lambda fn, x, bytes_each: sizes.append(lowering.CACHE_BYTES // bytes_each))
+    spec = EnvSpec(4, (preset.env.height, preset.env.width, 1), np.uint8, 4)
+    encode(Network(preset.network, spec), None, jnp.zeros((1, *observation_shape(spec)), jnp.uint8))
+    assert sizes == [8 if preset is PAPER else 130]
