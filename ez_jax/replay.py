@@ -106,7 +106,8 @@ def oldest(replay: Replay, size: int, stack: int) -> Positions:
     slots = replay.action.shape[1]
     # A terminal final frame is worth nothing and needs no search.
     useful = stackable(replay, stack)[None] & (~replay.last | (replay.discount > 0))
-    age = jnp.where(useful, -replay.refreshed, jnp.iinfo(jnp.int32).min)
+    # As floats, exact up to 16 million updates: of integers XLA sorts all to find the first few.
+    age = jnp.where(useful, -replay.refreshed.astype(jnp.float32), -jnp.inf)
     _, index = jax.lax.top_k(age.ravel(), size)
     return Positions(index // slots, slot_times(replay)[index % slots])
 
