@@ -13,10 +13,10 @@ from pathlib import Path
 import classic
 from table import read, show
 
-from ez_jax.cli import RunArgs, launch, option, with_task
+from ez_jax.cli import RunArgs, env_steps, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import replace
-from ez_jax.config import classic as classic_config
+from ez_jax.presets import classic as classic_config
 from ez_jax.run import setup
 
 VARIANTS = {
@@ -44,7 +44,8 @@ def folder(name: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     setup()
     argv = sys.argv[1:] if argv is None else argv
-    args = parse_options(Args, argv, __doc__, lambda: classic_config(option(argv, "env", Args.env)))
+    args = parse_options(Args, argv, __doc__, lambda: classic_config(
+        option(argv, "env", Args.env), env_steps=env_steps(argv)))
     args = with_task(args, args.env)
     base = Path(args.workdir or f"runs/{args.env.replace('/', '-')}-ablation")
     for name, changes in VARIANTS.items():

@@ -13,7 +13,8 @@ import jax
 
 from ez_jax.cli import RunArgs, launch, option, with_task
 from ez_jax.cli import parse as parse_options
-from ez_jax.config import PRESETS, Config
+from ez_jax.config import Config
+from ez_jax.presets import PRESETS
 from ez_jax.run import setup
 
 EXPECTED = {

@@ -25,10 +25,11 @@ from timing import Ceilings, Row, Work, ceilings, count_work, measure, read, tim
 from ez_jax import cycle as cycle_lib
 from ez_jax import learner as learner_lib
 from ez_jax import reanalyser, replay
-from ez_jax.config import PRESETS, Config, replace
+from ez_jax.config import Config, replace
 from ez_jax.losses import active_losses
 from ez_jax.mesh import make_mesh
 from ez_jax.networks import Network, encode, init_variables, observation_shape
+from ez_jax.presets import PRESETS
 from ez_jax.search import make_recurrent_fn, make_root, search, search_from_root
 from ez_jax.types import Batch, EnvSpec, Positions, Replay
 

@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from ez_jax.cli import RunArgs, launch, option, with_task
+from ez_jax.cli import RunArgs, env_steps, launch, option, with_task
 from ez_jax.cli import parse as parse_options
-from ez_jax.config import classic
+from ez_jax.presets import classic
 from ez_jax.run import setup
 
 
@@ -29,7 +29,7 @@ class Args(RunArgs):
 def parse(argv: list[str]) -> Args:
     """Command line to `Args`."""
     env, preset = option(argv, "env", Args.env), option(argv, "preset", Args.preset)
-    args = parse_options(Args, argv, __doc__, lambda: classic(env, debug=preset == "debug"))
+    args = parse_options(Args, argv, __doc__, lambda: classic(env, debug=preset == "debug", env_steps=env_steps(argv)))
     return with_task(args, args.env)
 
 

@@ -37,6 +37,12 @@ def option(argv: list[str], name: str, default: str) -> str:
     return default
 
 
+def env_steps(argv: list[str]) -> int | None:
+    """The budget that a command line asks for, if it is a number: presets have shares of it."""
+    given = option(argv, "env-steps", "")
+    return int(given) if given.isdigit() else None
+
+
 def parse(kind: type[Args], argv: list[str], description: str | None, defaults: Callable[[], Config]) -> Args:
     """Command line to `kind`; `defaults` makes the config of the preset, whose values the options default to."""
     return tyro.cli(kind, args=argv, default=kind(config=defaults()), description=description)

@@ -9,7 +9,6 @@ Environments on the host step between the compiled stages. Environments that are
 cycles is one program. Several seeds are one more axis in front of everything, by `jax.vmap`.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -19,8 +18,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ez_jax import actor as actor_lib
-from ez_jax import learner as learner_lib
 from ez_jax import diagnostics, reanalyser
+from ez_jax import learner as learner_lib
 from ez_jax import replay as replay_lib
 from ez_jax.config import Config
 from ez_jax.envs import Environments, JaxEnvs, make

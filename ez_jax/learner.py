@@ -18,7 +18,6 @@ from ez_jax.transforms import logits_to_scalar
 from ez_jax.types import Array, Batch, Learner, Targets, Unroll
 
 
-
 class LossOutput(NamedTuple):
     batch_stats: Any  # moved by the forward passes
     priority: Array  # [B]

@@ -83,7 +83,9 @@ def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Arr
 
 def conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, ...], padding: Any, **options) -> Array:
     """`lax.conv_general_dilated` as `flax.linen.Conv` calls it."""
-    stride = strides[0]
+    strides, stride = tuple(strides), strides[0]
+    if on_cpu() and kernel.shape[:2] == strides == (1, 1):
+        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
     if on_cpu() and kernel.shape[:2] == (3, 3) and x.shape[1] % stride == x.shape[2] % stride == 0:
         return conv3x3(x, kernel, stride)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)

@@ -6,7 +6,6 @@ recently refreshed ones with the current parameters (`oldest`, whose age is all 
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from ez_jax import replay as replay_lib

@@ -10,6 +10,7 @@ import numpy as np
 
 from ez_jax import actor as actor_lib
 from ez_jax import config as config_lib
+from ez_jax import presets
 from ez_jax import replay as replay_lib
 from ez_jax.types import EnvSpec, Selection, TimeStep
 
@@ -25,7 +26,7 @@ LANES = [
 
 def make_config(num_envs=2, **changes):
     return config_lib.replace(
-        config_lib.DEBUG, env_steps=1000, env__num_envs=num_envs, env__stack=STACK, replay__capacity=num_envs * SLOTS,
+        presets.DEBUG, env_steps=1000, env__num_envs=num_envs, env__stack=STACK, replay__capacity=num_envs * SLOTS,
         target__unroll_steps=UNROLL, target__td_steps=TD, **changes)  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from tiny import ROOT, assert_same_bits, call, command, load_script, metrics, nu
 
 from ez_jax import cli
 from ez_jax.checkpoint import Checkpoints
-from ez_jax.config import classic, from_dict, replace, to_dict, validate
+from ez_jax.config import from_dict, replace, to_dict, validate
+from ez_jax.presets import classic
 from ez_jax.run import restore, run_seeds
 
 # Many lines and checkpoints: a signal always finds the run between two of them.
@@ -174,6 +175,14 @@ def test_options_start_from_the_preset_of_the_task():
     args = script.parse(["--preset=debug", "--search.algorithm=muzero", "--env=Acrobot-v1", "--num-seeds=3"])
     assert args.config == replace(classic("Acrobot-v1", debug=True), search__algorithm="muzero") and args.num_seeds == 3
     assert classic("jax/Catch") != replace(classic("CartPole-v1"), env__id="jax/Catch")
+
+
+@pytest.mark.parametrize("words", [["--env-steps=20000"], ["--env-steps", "20000"]])
+def test_shares_of_the_budget_follow_the_command_line(words):
+    """20,000 steps of 4 environments with 2 updates each are 10,000 updates: T1 is 0.3 of these, T2 0.05 of the steps."""
+    config = load_script("classic").parse(["--env=CartPole-v1", *words]).config
+    assert (config.env_steps, config.target.search_value_after, config.target.fresh_steps) == (20_000, 3000, 1000)
+    assert config.replay.capacity == 26_000
 
 
 def test_every_command_of_the_texts_is_understood():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny import load_script
 
-from ez_jax.config import classic, to_dict, validate
+from ez_jax.config import to_dict, validate
+from ez_jax.presets import classic
 
 
 def finished(folder, seed: int, mean: float, together: int = 1, **more):

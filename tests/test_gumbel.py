@@ -11,7 +11,8 @@ import pytest
 from plain_gumbel import PlainGumbel, halving, softmax
 from test_search import TableNetwork, Tables, jit, make_tree, random_tables, table_recurrent
 
-from ez_jax.config import V2, SearchConfig, replace
+from ez_jax.config import SearchConfig, replace
+from ez_jax.presets import V2
 from ez_jax.search import budget, qtransform_completed_by_tree_min_max, search, search_from_root
 
 STATES = np.arange(16)

@@ -10,6 +10,7 @@ from plain_loss import plain_loss, scalar
 
 from ez_jax import config as config_lib
 from ez_jax import learner as learner_lib
+from ez_jax import presets
 from ez_jax.losses import LOSSES, active_losses, policy_loss, value_loss
 from ez_jax.networks import Network, Prediction, Step, init_variables
 from ez_jax.types import Batch, EnvSpec, Positions, Targets
@@ -21,7 +22,7 @@ IMAGE = EnvSpec(ACTIONS, (16, 16, 1), np.uint8, STACK)
 
 def make_config(unroll=UNROLL, **changes):
     return config_lib.replace(
-        config_lib.DEBUG, env__stack=STACK, target__unroll_steps=unroll, target__td_steps=TD, target__prefix_horizon=2,
+        presets.DEBUG, env__stack=STACK, target__unroll_steps=unroll, target__td_steps=TD, target__prefix_horizon=2,
         network__channels=8, network__head_channels=2, network__head_hidden=4, network__lstm=5, network__support=3,
         network__projection=6, network__predictor=4, loss__shift=0, loss__intensity=0.0, **changes)  # fmt: skip
 
@@ -257,11 +258,11 @@ def test_augmentation_is_drawn_once_for_the_input_and_once_for_the_targets():
 # SCHEDULES AND STATE
 
 
-SLOW = config_lib.replace(config_lib.PAPER, env__num_envs=8, cycle__updates_per_act=2, optimizer__learning_rate=1e-3)
+SLOW = config_lib.replace(presets.PAPER, env__num_envs=8, cycle__updates_per_act=2, optimizer__learning_rate=1e-3)
 
 
 @pytest.mark.parametrize("config, points", [
-    (config_lib.PAPER, [(0, 0), (250, 0.05), (500, 0.1), (1000, 0.2), (50_000, 0.2), (100_999, 0.2), (101_000, 0.02),
+    (presets.PAPER, [(0, 0), (250, 0.05), (500, 0.1), (1000, 0.2), (50_000, 0.2), (100_999, 0.2), (101_000, 0.02),
                         (119_999, 0.02)]),
     (config_lib.replace(SLOW, optimizer__warmup_updates=200), [(0, 0), (100, 5e-4), (25_199, 1e-3), (25_200, 1e-4)]),
     (config_lib.replace(SLOW, optimizer__warmup_updates=0), [(0, 1e-3), (24_999, 1e-3), (25_000, 1e-4)]),

@@ -6,13 +6,22 @@ import numpy as np
 import pytest
 
 from ez_jax import config as config_lib
+from ez_jax import presets
 from ez_jax.augment import augment, random_intensity, random_shift
-from ez_jax.losses import (LOSSES, active_losses, consistency_loss, entropy_loss, policy_loss, total_loss, value_loss,
-                           value_prefix_loss)
+from ez_jax.losses import (
+    LOSSES,
+    active_losses,
+    consistency_loss,
+    entropy_loss,
+    policy_loss,
+    total_loss,
+    value_loss,
+    value_prefix_loss,
+)
 from ez_jax.types import Targets, Unroll
 
 # Two unroll steps, two samples, three actions, the atoms -2..2.
-CONFIG = config_lib.replace(config_lib.DEBUG, target__unroll_steps=2, network__support=2)
+CONFIG = config_lib.replace(presets.DEBUG, target__unroll_steps=2, network__support=2)
 LOG2, LOG3, LOG5 = np.log(2), np.log(3), np.log(5)
 
 
@@ -126,12 +135,12 @@ def test_masked_steps_send_no_gradient(name):
 
 def test_active_losses():
     """The paper's weights; weight 0 leaves out the paper's terms alone; an extra term takes the place of its namesake."""
-    paper = active_losses(config_lib.PAPER)
+    paper = active_losses(presets.PAPER)
     assert {name: weight for name, (_, weight) in paper.items()} == {
         "policy": 1.0, "value": 0.25, "value_prefix": 1.0, "consistency": 2.0}  # fmt: skip
     assert all(paper[name][0] is LOSSES[name] for name in paper)
 
-    second = active_losses(config_lib.V2)
+    second = active_losses(presets.V2)
     assert set(second) == {*paper, "entropy"} and second["entropy"] == (entropy_loss, 5e-3)
 
     config = config_lib.replace(CONFIG, loss__consistency=0.0, loss__value=0.5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ez_jax import config as config_lib
+from ez_jax import presets
 from ez_jax.networks import Network, init_variables, observation_shape
 from ez_jax.networks.image import Dynamics, Representation, ResBlock, average_pool
 from ez_jax.networks.layers import LSTM, batch_norm, conv, dense
@@ -15,7 +16,7 @@ from ez_jax.types import EnvSpec
 ATARI = EnvSpec(18, (96, 96, 3), np.uint8, 4)
 IMAGE = EnvSpec(3, (16, 16, 1), np.uint8, 2)
 VECTOR = EnvSpec(3, (4,), np.float32, 2)
-TINY = config_lib.replace(config_lib.DEBUG.network, channels=4, head_channels=2, head_hidden=4, lstm=5, support=3,
+TINY = config_lib.replace(presets.DEBUG.network, channels=4, head_channels=2, head_hidden=4, lstm=5, support=3,
                           projection=6, predictor=4)
 
 
@@ -53,7 +54,7 @@ def one_step(network, variables, batch, train=False):
 
 def test_parameters_of_the_paper():
     """8,350,708 with 18 actions, in these parts."""
-    _, variables = shapes(config_lib.PAPER.network, ATARI)
+    _, variables = shapes(presets.PAPER.network, ATARI)
     params = dict(variables["params"])
     prediction = ("trunk", "value_features", "value_head", "policy_features", "policy_head")
     parts = {
@@ -69,7 +70,7 @@ def test_parameters_of_the_paper():
 
 def test_shapes_of_the_paper():
     """96x96 pixels to 6x6x64; LSTM of 512; 601 atoms."""
-    network, variables = shapes(config_lib.PAPER.network, ATARI)
+    network, variables = shapes(presets.PAPER.network, ATARI)
     assert observation_shape(ATARI) == (96, 96, 12)
     state, root, step, prediction, projected = one_step(network, variables, 2)
     assert state.shape == step.state.shape == (2, 6, 6, 64)

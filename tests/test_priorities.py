@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scripted import (ACTIONS, LANES, SLOTS, SPEC, STEPS, TD, UNROLL, Script, drawable, make_config, play, record, selection,
-                      whole)
+from scripted import ACTIONS, LANES, SLOTS, SPEC, STEPS, TD, UNROLL, Script, drawable, make_config, play, record, selection, whole
 
 from ez_jax import config as config_lib
 from ez_jax import replay as replay_lib
 from ez_jax.types import Positions
-
 
 # DRAWING
 

@@ -4,8 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scripted import (ACTIONS, LANES, SLOTS, SPEC, STACK, STEPS, TD, UNROLL, Script, drawable, kept, make_config, play, record,
-                      selection, whole)
+from scripted import (
+    ACTIONS,
+    LANES,
+    SLOTS,
+    STACK,
+    STEPS,
+    TD,
+    UNROLL,
+    Script,
+    drawable,
+    kept,
+    make_config,
+    play,
+    record,
+    selection,
+    whole,
+)
 
 from ez_jax import actor as actor_lib
 from ez_jax import config as config_lib

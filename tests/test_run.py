@@ -11,7 +11,8 @@ import pytest
 from tiny import BREAKOUT, ROOT, assert_same_bits, call, command, load_script, metrics, options, start_and_wait
 
 from ez_jax.checkpoint import CheckpointError, Checkpoints
-from ez_jax.config import DEBUG, PRESETS, replace, to_dict, validate
+from ez_jax.config import replace, to_dict, validate
+from ez_jax.presets import DEBUG, PRESETS
 from ez_jax.run import RunError, restore, run
 
 RESULT_FIELDS = {

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from plain_search import PlainSearch
 
-from ez_jax.config import DEBUG, PAPER, NetworkConfig, SearchConfig, replace
+from ez_jax.config import NetworkConfig, SearchConfig, replace
 from ez_jax.networks import Network, Prediction, Step, init_variables
+from ez_jax.presets import DEBUG, PAPER
 from ez_jax.search import Node, make_recurrent_fn, make_root, qtransform_by_tree_min_max, search, search_from_root
 from ez_jax.transforms import scalar_to_probs
 from ez_jax.types import EnvSpec

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ez_jax import config as config_lib
+from ez_jax import presets
 from ez_jax.targets import horizon, make_targets, mixed_value, n_step_value, search_value, value_prefix
 from ez_jax.types import Batch, Positions
 
@@ -81,7 +82,7 @@ def test_two_episodes_in_a_window():
 
 def test_horizon_shrinks_with_age():
     """One step less for each 30 % of 100,000 environment steps, never below one."""
-    config = config_lib.replace(config_lib.PAPER, env_steps=100_000)
+    config = config_lib.replace(presets.PAPER, env_steps=100_000)
     age = jnp.array([0, 29_999, 30_000, 60_000, 90_000, 200_000])
     for compiled in (False, True):
         fn = (jax.jit if compiled else lambda f: f)(lambda age: horizon(age, config))
@@ -94,7 +95,7 @@ def test_horizon_shrinks_with_age():
 
 def test_horizon_scales_with_the_run():
     """Thirds of 600 steps, four steps at most."""
-    config = config_lib.replace(config_lib.PAPER, env_steps=600, target__td_steps=4, target__age_fraction=1 / 3)
+    config = config_lib.replace(presets.PAPER, env_steps=600, target__td_steps=4, target__age_fraction=1 / 3)
     np.testing.assert_array_equal(horizon(jnp.array([0, 150, 250, 450, 650, 10_000]), config), [4, 4, 3, 2, 1, 1])
 
 
@@ -109,7 +110,7 @@ def test_value_prefix_restarts(restart, expected):
 
 def make_config(**changes):
     """Three unroll steps, two of the value horizon, discount 1/2."""
-    return config_lib.replace(config_lib.DEBUG, target__unroll_steps=3, target__td_steps=2, target__discount=0.5, **changes)
+    return config_lib.replace(presets.DEBUG, target__unroll_steps=3, target__td_steps=2, target__discount=0.5, **changes)
 
 
 def make_batch(reward, discount, last, age=None, actions=3):
@@ -298,7 +299,7 @@ def plain_targets(reward, discount, last, value, root_value, policy, age, update
                                                              (2, "mixed", True), (3, "mixed", False)])
 def test_agrees_with_a_plain_loop_on_random_windows(prefix_horizon, kind, absorbing):
     """Windows of replay with several terminal ends and time-outs, and positions of every age."""
-    config = config_lib.replace(config_lib.DEBUG, env_steps=1000, target__unroll_steps=4, target__td_steps=3,
+    config = config_lib.replace(presets.DEBUG, env_steps=1000, target__unroll_steps=4, target__td_steps=3,
                                 target__discount=0.9, target__prefix_horizon=prefix_horizon, target__value=kind,
                                 target__absorbing=absorbing, target__search_value_after=10, target__fresh_steps=600)
     rng = np.random.default_rng(1)

@@ -12,7 +12,8 @@ from types import ModuleType
 import jax
 import numpy as np
 
-from ez_jax.config import DEBUG, Config, classic, replace
+from ez_jax.config import Config, replace
+from ez_jax.presets import DEBUG, classic
 from ez_jax.run import restore
 
 ROOT = Path(__file__).parent.parent
