@@ -285,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {wrong[0]}", file=sys.stderr)
         return 2
     jax.config.update("jax_enable_compilation_cache", False)
-    console, old = Console(), read(args.compare) if args.compare else None
+    console, old = Console(width=None if sys.stdout.isatty() else 110), read(args.compare) if args.compare else None
     found, rows = ceilings(), []
     for size in args.sizes:
         model = make_model(size)

@@ -26,7 +26,7 @@ from timing import peak_memory, time_calls
 from ez_jax import cycle as cycle_lib
 from ez_jax import learner as learner_lib
 from ez_jax import replay as replay_lib
-from ez_jax.config import replace
+from ez_jax.config import Config, replace
 from ez_jax.losses import active_losses
 from ez_jax.lowering import jit
 from ez_jax.mesh import make_mesh
@@ -37,6 +37,8 @@ from ez_jax.search import search
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+
+SMALL = replace(CPU, replay__capacity=4000)
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,14 @@ def of_replay(args: Args) -> Iterator[Point]:
             r, config.reanalyse.positions, config.env.stack), held)
         yield point(sweep[0], "set priorities", *sweep[1:], lambda r, p, x: replay_lib.set_priority(r, p, x), held, positions,
                     probability, donated=True)
+        del held
+        _, stages, state = running(replace(config, replay__capacity=frames))
+        yield timed_state(sweep[0], "learn", frames, args, lambda s, stages=stages: cycle_lib.learn(stages, s)[0], state)
 
 
-def running(config, devices: int = 1):
+def running(config: Config, devices: int = 1):
     """Stages and a state after warm-up, on Pong."""
-    config = replace(config, replay__capacity=4000, cycle__warmup_steps=2000)
+    config = replace(config, cycle__warmup_steps=2000)
     env = cycle_lib.make_env(config)
     stages = cycle_lib.Stages(config, env, make_mesh(devices))
     state = cycle_lib.start(stages, env, 0)
@@ -148,7 +153,7 @@ def timed_state(sweep: str, stage: str, x: int, args: Args, fn: Callable, state)
 
 def of_environments(args: Args) -> Iterator[Point]:
     for count in (1, 4, 16, 64):
-        env, stages, state = running(replace(CPU, env__num_envs=count))
+        env, stages, state = running(replace(SMALL, env__num_envs=count))
         yield timed_state("environments", "act and step", count, args,
                           lambda s, stages=stages, env=env: cycle_lib.act(stages, env, s, random=False), state)
 
@@ -156,7 +161,7 @@ def of_environments(args: Args) -> Iterator[Point]:
 def of_devices(args: Args) -> Iterator[Point]:
     for count in (1, 2, 4):
         if count <= jax.device_count():
-            _, stages, state = running(CPU, count)
+            _, stages, state = running(SMALL, count)
             yield timed_state("devices", "learn", count, args, lambda s, stages=stages: cycle_lib.learn(stages, s)[0], state)
 
 
@@ -211,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     jax.config.update("jax_enable_compilation_cache", False)
     if "devices" in args.sweeps and jax.config.jax_platforms in (None, "", "cpu"):
         jax.config.update("jax_num_cpu_devices", 4)  # no effect on accelerators
-    points, console = [], Console()
+    points, console = [], Console(width=None if sys.stdout.isatty() else 160)
     for sweep in args.sweeps:
         for p in SWEEPS[sweep](args):
             points.append(p)
