@@ -7,6 +7,7 @@
 Work is counted from the compiled program of the plain networks; the share is of the matmul rate measured in the same run.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from timing import Ceilings, Row, Work, ceilings, count_work, measure, read, tim
 
 from ez_jax import cycle as cycle_lib
 from ez_jax import learner as learner_lib
-from ez_jax import reanalyser, replay
+from ez_jax import lowering, reanalyser, replay
 from ez_jax.config import Config, replace
 from ez_jax.losses import active_losses
 from ez_jax.mesh import make_mesh
@@ -53,6 +54,8 @@ class Args:
     """Batches of an update."""
     seconds: float = 3.0
     """Time to spend on each row, after compilation."""
+    plain: bool = False
+    """Without what `ez_jax/lowering.py` does for CPUs."""
     output: Path | None = None
     """JSON file to write."""
     compare: Path | None = None
@@ -233,6 +236,14 @@ KINDS = {
 }  # fmt: skip
 
 
+def measured(args: Args) -> Iterator[Row]:
+    """All rows that are asked for."""
+    for size in args.sizes:
+        model = make_model(size)
+        for kind in dict.fromkeys(fn for name, fn in KINDS.items() if not args.only or name in args.only):
+            yield from (row for row in kind(model, args) if not args.only or row.name.split()[0] in args.only)
+
+
 def seconds(value: float) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
@@ -287,15 +298,12 @@ def main(argv: list[str] | None = None) -> int:
     jax.config.update("jax_enable_compilation_cache", False)
     console, old = Console(width=None if sys.stdout.isatty() else 110), read(args.compare) if args.compare else None
     found, rows = ceilings(), []
-    for size in args.sizes:
-        model = make_model(size)
-        for kind in dict.fromkeys(fn for name, fn in KINDS.items() if not args.only or name in args.only):
-            for row in kind(model, args):
-                if not args.only or row.name.split()[0] in args.only:
-                    rows.append(row)
-                    console.print(f"{size} {row.name}: {seconds(row.minimum_s)}", highlight=False)
-                    if args.output:
-                        write(args.output, found, rows)
+    with lowering.plain() if args.plain else contextlib.nullcontext():
+        for row in measured(args):
+            rows.append(row)
+            console.print(f"{row.size} {row.name}: {seconds(row.minimum_s)}", highlight=False)
+            if args.output:
+                write(args.output, found, rows)
     console.print(table(rows, found, old))
     if args.picture:
         roofline(args.picture, rows, found)

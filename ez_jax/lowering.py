@@ -41,11 +41,13 @@ CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """Without YNNPACK convolutions go to Eigen, which is up to twice as fast."""
 
 
-@functools.cache
 def compiler_options() -> dict[str, str]:
     """XLA's options for our programs, if this version knows them."""
-    if jax.default_backend() != "cpu":
-        return {}
+    return known_cpu_options() if on_cpu() else {}
+
+
+@functools.cache
+def known_cpu_options() -> dict[str, str]:
     try:
         jax.jit(lambda x: x, compiler_options=CPU_OPTIONS).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:
