@@ -76,7 +76,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "Acrobot-v1": dict(env_steps=30_000, cycle__warmup_steps=4000, cycle__warmup_repeat=0.75),
     # A landing pays after hundreds of steps: a far horizon, and more updates to a step; with 0.99 it learns to hover. Values of
     # the search alone drift upwards here.
-    "LunarLander-v3": dict(env_steps=60_000, env__num_envs=8, env__max_episode_steps=500, network__channels=128,
+    "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8, env__max_episode_steps=500, network__channels=128,
                            target__value="td", target__td_steps=10, optimizer__learning_rate=1e-3,
                            optimizer__schedule="cosine", cycle__updates_per_act=4),
     "pgx/minatar-breakout": dict(env_steps=50_000, env__num_envs=16, env__max_episode_steps=1000,
