@@ -84,7 +84,12 @@ class Model:
         return count_work(lambda v, node: step(v, self.key, jnp.zeros(roots, jnp.int32), node), self.variables, root.embedding)
 
     def root_work(self, roots: int) -> Work:
-        return count_work(lambda v, x: make_root(self.network, v, x, jnp.float32), self.variables, self.observation(roots))
+        """Encoding and prediction, the images not cut into chunks: a loop would count once."""
+        def run(variables, x):
+            state = self.network.apply(variables, x, method=Network.encode)
+            return self.network.apply(variables, state, method=Network.predict)
+
+        return count_work(run, self.variables, self.observation(roots))
 
     def search_work(self, roots: int, simulations: int) -> Work:
         return self.root_work(roots) + self.step_work(roots).times(simulations)
@@ -162,12 +167,16 @@ def reanalyse_rows(model: Model, args: Args) -> Iterator[Row]:
     time = jnp.arange(batch) % 500 + config.env.stack
     drawn = Positions(jnp.arange(batch) % config.env.num_envs, time)
 
+    def refreshed(held: Replay) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # Of the frames, which a run donates, no copy must be made here.
+        return held.policy, held.value, held.root_value
+
     def sampled(variables, held):
-        return reanalyser.reanalyse_sampled(model.network, config, variables, model.key, held, drawn, jnp.asarray(1))
+        return refreshed(reanalyser.reanalyse_sampled(model.network, config, variables, model.key, held, drawn, jnp.asarray(1)))
 
     def oldest(variables, held):
-        return reanalyser.reanalyse_oldest(model.network, config, variables, model.key, held, config.reanalyse.positions,
-                                           jnp.asarray(1))
+        return refreshed(reanalyser.reanalyse_oldest(
+            model.network, config, variables, model.key, held, config.reanalyse.positions, jnp.asarray(1)))
 
     k, n = config.target.unroll_steps, config.target.td_steps
     searched = int(batch * config.reanalyse.ratio)
@@ -195,6 +204,7 @@ def update_rows(model: Model, args: Args) -> Iterator[Row]:
 
 def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
     """The real thing on Pong: environments, one update with its share of reanalysis in both modes, a whole cycle."""
+    wanted = set(args.only or ("environment", "learn", "cycle"))
     for mode in ("oldest", "sampled"):
         config = replace(model.config, replay__capacity=4000, cycle__warmup_steps=1000, reanalyse__mode=mode)
         if config.env_steps < 2000:
@@ -204,7 +214,7 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
         state = cycle_lib.start(stages, env, 0)
         while cycle_lib.counters(state)[0] < config.cycle.warmup_steps:
             state = cycle_lib.act(stages, env, state, random=True)
-        if mode == "oldest":
+        if mode == "oldest" and "environment" in wanted:
             action = np.zeros(config.env.num_envs, np.int32)
             minimum, median, runs = time_calls(env.step, (action,), args.seconds / 3, most=1000)
             yield Row(model.size, f"environment {config.env.num_envs}", median, minimum, runs, 0.0, 0.0, 0, 0.0)
@@ -221,7 +231,7 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
             return held[0].learner.updates
 
         for name, fn in (("learn", learn), ("cycle", whole)):
-            if mode != model.config.reanalyse.mode and name == "cycle":
+            if name not in wanted or (mode != model.config.reanalyse.mode and name == "cycle"):
                 continue
             start = time.perf_counter()
             jax.block_until_ready(fn())
@@ -295,6 +305,9 @@ def main(argv: list[str] | None = None) -> int:
     if wrong:
         print(f"error: {wrong[0]}", file=sys.stderr)
         return 2
+    for path in (args.output, args.picture):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_enable_compilation_cache", False)
     console, old = Console(width=None if sys.stdout.isatty() else 110), read(args.compare) if args.compare else None
     found, rows = ceilings(), []

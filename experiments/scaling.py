@@ -2,6 +2,7 @@
 
     python experiments/scaling.py --output=scaling.json --picture=scaling.png
     python experiments/scaling.py --sweeps replay
+    python experiments/scaling.py --sweeps devices
 
 Everything is of the preset `cpu` but for what a sweep changes. The exponent says how time grows from end to end: 1 is as the work.
 """
@@ -43,8 +44,8 @@ SMALL = replace(CPU, replay__capacity=4000)
 
 @dataclass(frozen=True)
 class Args:
-    sweeps: tuple[str, ...] = ("batch", "simulations", "channels", "replay", "environments", "devices")
-    """What to vary."""
+    sweeps: tuple[str, ...] = ("batch", "simulations", "channels", "replay", "environments")
+    """What to vary. Also devices, alone: on a CPU it simulates four, which changes how all else runs."""
     seconds: float = 2.0
     """Time to spend on each point, after compilation."""
     output: Path | None = None
@@ -213,8 +214,14 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         print(f"error: sweep {unknown[0]!r}: there are {', '.join(SWEEPS)}", file=sys.stderr)
         return 2
+    if "devices" in args.sweeps and len(args.sweeps) > 1:
+        print("error: the sweep devices must run alone", file=sys.stderr)
+        return 2
+    for path in (args.output, args.picture):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_enable_compilation_cache", False)
-    if "devices" in args.sweeps and jax.config.jax_platforms in (None, "", "cpu"):
+    if "devices" in args.sweeps:
         jax.config.update("jax_num_cpu_devices", 4)  # no effect on accelerators
     points, console = [], Console(width=None if sys.stdout.isatty() else 160)
     for sweep in args.sweeps:
@@ -222,7 +229,6 @@ def main(argv: list[str] | None = None) -> int:
             points.append(p)
             console.print(f"{p.sweep} {p.x:,} {p.stage}: {seconds(p.minimum_s)}", highlight=False)
             if args.output:
-                args.output.parent.mkdir(parents=True, exist_ok=True)
                 content = provenance() | {"peak_memory": peak_memory(), "points": [p._asdict() for p in points]}
                 args.output.write_text(json.dumps(content, indent=1) + "\n")
     console.print(table(points))

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from ez_jax import actor as actor_lib
 from ez_jax import cycle as cycle_lib
-from ez_jax.config import Config, differences, to_dict
+from ez_jax.config import Config, differences, from_dict, to_dict
 from ez_jax.cycle import Stages
 from ez_jax.envs import Environments
 from ez_jax.mesh import state_shardings
@@ -110,7 +110,11 @@ def check_config(saved: dict, config: Config, path: Path) -> None:
     Raises:
       CheckpointError: names the fields that differ.
     """
-    found = differences(saved, json.loads(json.dumps(to_dict(config))))
+    try:
+        saved = to_dict(from_dict(saved))  # a field that is newer than the run has its default
+    except ValueError:
+        pass  # of another version: the fields tell
+    found = differences(json.loads(json.dumps(saved)), json.loads(json.dumps(to_dict(config))))
     if found:
         raise CheckpointError(f"{path} holds a run with another config: " + "; ".join(found))
 

@@ -30,17 +30,20 @@ Args = TypeVar("Args", bound=RunArgs)
 
 
 def option(argv: list[str], name: str, default: str) -> str:
-    """The value of `--name=value` or `--name value` in a command line that is not parsed yet."""
+    """The last value of `--name=value` or `--name value` in a command line that is not parsed yet."""
+    value = default
     for i, word in enumerate(argv):
-        if word.partition("=")[0] == f"--{name}":
-            return word.partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else default)
-    return default
+        if word.partition("=")[0].replace("_", "-") == f"--{name}":
+            value = word.partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else default)
+    return value
 
 
 def env_steps(argv: list[str]) -> int | None:
     """The budget that a command line asks for, if it is a number: presets have shares of it."""
-    given = option(argv, "env-steps", "")
-    return int(given) if given.isdigit() else None
+    try:
+        return int(option(argv, "env-steps", ""))
+    except ValueError:  # none, or none that the parser will take
+        return None
 
 
 def parse(kind: type[Args], argv: list[str], description: str | None, defaults: Callable[[], Config]) -> Args:

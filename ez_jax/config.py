@@ -1,7 +1,7 @@
 """Every setting of a run, with its range and its default.
 
 The defaults are the paper's (EfficientZero, Ye et al. 2021, arXiv 2111.00210, appendix, and the authors' released settings).
-A preset (`presets.py`) is a changed copy. Each field is a command-line option by its dotted name, e.g. `--search.num-simulations=16`.
+A preset (`presets.py`) is a changed copy. Each field is an option by its dotted name, e.g. `--search.num-simulations=16`.
 """
 
 import dataclasses
@@ -195,7 +195,7 @@ class OptimizerConfig:
     warmup_updates: int = bounded(1000, 0)
     """Linear warm-up."""
     schedule: Literal["drop", "cosine"] = "drop"
-    """After the warm-up: one drop once the online updates are done (paper), or a cosine down to the same rate at the last update."""
+    """After the warm-up: one drop once the online updates are done (paper), or a cosine down to that rate at the last one."""
     drop_factor: float = bounded(0.1, 0.0, 1.0)
     """The last rate as a share of the peak."""
 

@@ -2,8 +2,8 @@
 
     act (select, step, record)  ->  draw  ->  reanalyse  ->  update
 
-Each stage is a pure function `State -> State`, compiled once, its buffers donated. Nothing but `config.cycle` decides how often each
-one runs: there is no race between acting and learning, and a seed gives the same numbers.
+Each stage is a pure function `State -> State`, compiled once, its buffers donated. Nothing but `config.cycle` decides how often
+each one runs: there is no race between acting and learning, and a seed gives the same numbers.
 
 Environments on the host step between the compiled stages. Environments that are pure functions step inside: then a whole series of
 cycles is one program. Several seeds are one more axis in front of everything, by `jax.vmap`.

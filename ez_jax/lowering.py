@@ -56,14 +56,14 @@ def known_cpu_options() -> dict[str, str]:
 
 
 def jit(fn: Callable, **options) -> Callable:
-    """`jax.jit` with our compiler options."""
+    """`jax.jit` with our compiler options; on a CPU JAX refuses such a program inside another `jax.jit`."""
     return jax.jit(fn, compiler_options=compiler_options(), **options)
 
 
 # IMAGES IN CACHE
 
 CACHE_BYTES = 2_400_000
-"""What a core's second-level cache holds of one layer, about."""
+"""What two cores' second-level caches hold of one layer, about."""
 
 
 def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Array:
@@ -72,7 +72,7 @@ def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Arr
     Args:
       fn: `[b, ...]` to `[b, ...]`, element by element.
       x: `[B, ...]`.
-      bytes_each: size of one element's largest intermediate.
+      bytes_each: what a typical layer writes of one element.
     """
     size = max(1, CACHE_BYTES // bytes_each)
     if not on_cpu() or x.shape[0] <= 2 * size:
@@ -85,11 +85,15 @@ def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Arr
 
 def conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, ...], padding: Any, **options) -> Array:
     """`lax.conv_general_dilated` as `flax.linen.Conv` calls it."""
-    strides, stride = tuple(strides), strides[0]
-    if on_cpu() and kernel.shape[:2] == strides == (1, 1):
+    window = kernel.shape[:2], tuple(strides), tuple(map(tuple, padding))
+    simple = x.shape[-1] == kernel.shape[2] and all(d in (None, (1, 1)) for d in (
+        options.get("lhs_dilation"), options.get("rhs_dilation")))
+    if on_cpu() and simple and window == ((1, 1), (1, 1), ((0, 0), (0, 0))):
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-    if on_cpu() and kernel.shape[:2] == (3, 3) and x.shape[1] % stride == x.shape[2] % stride == 0:
-        return conv3x3(x, kernel, stride)
+    for stride in (1, 2):
+        even = x.shape[1] % stride == x.shape[2] % stride == 0
+        if on_cpu() and simple and even and window == ((3, 3), (stride, stride), ((1, 1), (1, 1))):
+            return conv3x3(x, kernel, stride)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 

@@ -90,7 +90,7 @@ def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> 
     Args:
       task: its id.
       debug: a whole run in seconds, which learns nothing.
-      env_steps: a budget instead of the task's own; what is a share of the budget follows.
+      env_steps: a budget instead of the task's own; what is a share of the budget follows (`debug` has its own).
     """
     config = replace(CLASSIC, env__id=task, **TASKS.get(task, {}))
     config = replace(config, env_steps=env_steps or config.env_steps)

@@ -98,6 +98,8 @@ def test_scaling_command(scripts, tmp_path, capsys, monkeypatch):
     scaling = scripts["scaling"]
     assert scaling.main(["--sweeps", "weather"]) == 2
     assert "sweep 'weather': there are batch" in capsys.readouterr().err
+    assert scaling.main(["--sweeps", "batch", "devices"]) == 2
+    assert "devices must run alone" in capsys.readouterr().err
 
     def sweep(args):
         for x in (4, 64):

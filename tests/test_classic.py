@@ -177,7 +177,8 @@ def test_options_start_from_the_preset_of_the_task():
     assert classic("jax/Catch") != replace(classic("CartPole-v1"), env__id="jax/Catch")
 
 
-@pytest.mark.parametrize("words", [["--env-steps=20000"], ["--env-steps", "20000"]])
+@pytest.mark.parametrize("words", [
+    ["--env-steps=20000"], ["--env-steps", "20000"], ["--env_steps=20_000"], ["--env-steps=5000", "--env-steps=20000"]])
 def test_shares_of_the_budget_follow_the_command_line(words):
     """20,000 steps of 4 environments with 2 updates each are 10,000 updates: T1 is 0.3 of these, T2 0.05 of the steps."""
     config = load_script("classic").parse(["--env=CartPole-v1", *words]).config

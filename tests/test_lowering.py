@@ -14,6 +14,7 @@ from ez_jax.networks.layers import BatchNorm
 from ez_jax.presets import CPU, PAPER
 from ez_jax.types import EnvSpec
 
+on_cpu = pytest.mark.skipif(not lowering.on_cpu(), reason="other backends have one lowering")
 KEYS = jax.random.split(jax.random.key(0), 4)
 
 
@@ -28,6 +29,7 @@ def both(fn, *args):
         return here, jax.jit(lambda *a: fn(*a))(*args)
 
 
+@on_cpu
 def test_plain_is_another_program():
     def trace():
         return str(jax.make_jaxpr(lambda x, w: lowering.conv_general_dilated(
@@ -56,13 +58,23 @@ def test_convolution_and_its_gradients(stride, height, width):
     chex.assert_trees_all_close(here, plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape, kernel, stride", [((2, 5, 5, 3), 3, 2), ((2, 6, 6, 3), 5, 1), ((2, 6, 6, 3), 1, 1)])
-def test_other_convolutions(shape, kernel, stride):
-    """Odd sizes at stride 2, wide kernels, and one pixel."""
-    x, w, pad = normal(0, *shape), normal(1, kernel, kernel, 3, 4), kernel // 2
-    here, plain = both(lambda x, w: lowering.conv_general_dilated(
-        x, w, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=lowering.NHWC), x, w)
-    np.testing.assert_allclose(here, plain, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("size, kernel, strides, pad, options", [
+    (5, 3, (2, 2), 1, {}), (6, 5, (1, 1), 2, {}), (6, 1, (1, 1), 0, {}), (6, 1, (1, 1), 1, {}), (6, 3, (3, 3), 1, {}),
+    (6, 3, (1, 2), 1, {}), (6, 3, (1, 1), 0, {}), (6, 3, (1, 1), 1, dict(rhs_dilation=(2, 2))),
+    (6, 3, (1, 1), 1, dict(feature_group_count=2)),
+], ids=["odd", "wide", "one pixel", "one pixel padded", "stride 3", "two strides", "unpadded", "dilated", "grouped"])
+def test_other_convolutions(size, kernel, strides, pad, options):
+    """What the fast path does not take is what `lax` makes of it, its gradients too."""
+    groups = options.get("feature_group_count", 1)
+    x, w = normal(0, 2, size, size, 4), normal(1, kernel, kernel, 4 // groups, 4)
+
+    def conv(fn, x, w):
+        return fn(x, w, strides, ((pad, pad), (pad, pad)), dimension_numbers=lowering.NHWC, **options)
+
+    def run(fn):
+        return jax.jit(jax.value_and_grad(lambda x, w: jnp.sum(jnp.sin(conv(fn, x, w))), (0, 1)))(x, w)
+
+    chex.assert_trees_all_close(run(lowering.conv_general_dilated), run(jax.lax.conv_general_dilated), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 6, 3), (64, 5)], ids=["image", "vector"])
@@ -98,9 +110,10 @@ def test_batch_norm_without_affine_has_no_parameters():
     chex.assert_trees_all_equal(variables["batch_stats"], {"mean": jnp.zeros(4), "var": jnp.ones(4)})
 
 
+@on_cpu
 @pytest.mark.parametrize("batch", [3, 5, 8])
 def test_chunks_in_cache(batch, monkeypatch):
-    """One more than a multiple of the chunk, a multiple, and fewer than two chunks."""
+    """Fewer than two chunks, one more than a multiple of the chunk, and a multiple."""
     calls = []
 
     def fn(x):
@@ -113,6 +126,7 @@ def test_chunks_in_cache(batch, monkeypatch):
     assert (batch, 7) not in calls if batch > 4 else calls == [(batch, 7)]
 
 
+@on_cpu
 def test_encoding_in_chunks(monkeypatch):
     config = replace(PAPER, env__height=32, env__width=32, network__channels=8, network__lstm=8, network__projection=8)
     spec = EnvSpec(4, (32, 32, 3), np.uint8, 4)
@@ -126,6 +140,7 @@ def test_encoding_in_chunks(monkeypatch):
     np.testing.assert_allclose(here, plain, rtol=1e-4, atol=1e-5)
 
 
+@on_cpu
 def test_compiler_options_are_known_and_optional(monkeypatch):
     """An option that this XLA does not know is left out, not an error."""
     assert float(lowering.jit(lambda x: x + 1)(1.0)) == 2

@@ -10,7 +10,7 @@ import signal
 import pytest
 from tiny import BREAKOUT, ROOT, assert_same_bits, call, command, load_script, metrics, options, start_and_wait
 
-from ez_jax.checkpoint import CheckpointError, Checkpoints
+from ez_jax.checkpoint import CheckpointError, Checkpoints, check_config
 from ez_jax.config import replace, to_dict, validate
 from ez_jax.presets import DEBUG, PRESETS
 from ez_jax.run import RunError, restore, run
@@ -48,6 +48,16 @@ def test_writes_everything(reference):
     assert list(workdir.glob("events.out.tfevents*"))
     assert json.loads((workdir / "config.json").read_text())["env"]["id"] == "Breakout-v5"
     assert "final score" in done.stdout and "updates/s" in done.stdout
+
+
+def test_a_run_from_before_a_field_existed_goes_on(tmp_path):
+    saved = to_dict(DEBUG)
+    del saved["optimizer"]["schedule"]
+    check_config(saved, DEBUG, tmp_path)
+    with pytest.raises(CheckpointError, match=r"another config: optimizer.schedule: drop -> cosine$"):
+        check_config(saved, replace(DEBUG, optimizer__schedule="cosine"), tmp_path)
+    with pytest.raises(CheckpointError, match=r"another config: optimizer.gone: 1 -> None$"):
+        check_config({**to_dict(DEBUG), "optimizer": {**to_dict(DEBUG)["optimizer"], "gone": 1}}, DEBUG, tmp_path)
 
 
 def test_same_seed_same_numbers(reference, tmp_path):

@@ -19,8 +19,8 @@ from ez_jax.run import restore
 ROOT = Path(__file__).parent.parent
 
 PONG = replace(
-    DEBUG, env_steps=330, target__unroll_steps=2, env__height=32, env__width=32, network__channels=4, network__head_channels=2, network__lstm=8,
-    network__head_hidden=8, network__projection=8, network__predictor=8, cycle__warmup_steps=240, run__log_every=4,
+    DEBUG, env_steps=330, target__unroll_steps=2, env__height=32, env__width=32, network__channels=4, network__head_channels=2,
+    network__lstm=8, network__head_hidden=8, network__projection=8, network__predictor=8, cycle__warmup_steps=240, run__log_every=4,
     run__checkpoint_every=30, run__eval_episodes=2, env__eval_max_episode_steps=20)  # fmt: skip
 BREAKOUT = replace(PONG, env__id="Breakout-v5")
 # A vector network compiles in a fraction of the time.

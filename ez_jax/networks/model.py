@@ -121,6 +121,7 @@ def encode(network: Network, variables: Any, observation: Array) -> Array:
     if observation.ndim < 4:
         return run(observation)
     _, height, width, _ = observation.shape
+    # The first layers write half as many channels at half the height and width, in float32.
     return lowering.map_in_cache(run, observation, height * width * network.config.channels // 2)
 
 
