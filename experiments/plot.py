@@ -36,7 +36,8 @@ class Args:
     """Work directories, one colour each."""
     output: Path = Path("curves.png")
     """Picture to write."""
-    panels: tuple[str, ...] = ("episode_return", "loss/value", "loss/policy", "loss/value_prefix", "loss/consistency", "target/value")
+    panels: tuple[str, ...] = ("episode_return", "loss/value", "loss/policy", "loss/value_prefix", "loss/consistency",
+                               "target/value")
     """Names of metrics, a panel each."""
     smooth: int = 10
     """Lines of metrics that a point of a curve averages, returns aside."""
