@@ -11,7 +11,7 @@ import numpy as np
 
 from ez_jax.actor import push_frame
 from ez_jax.config import Config, replace
-from ez_jax.envs import EnvPool, is_atari, make
+from ez_jax.envs import EnvPool, Environments, is_atari, make
 from ez_jax.lowering import jit
 from ez_jax.networks import Network, observation_shape
 from ez_jax.search import search
@@ -50,8 +50,13 @@ def _act(network: Network, config: Config, simulations: int | None, variables, s
 _push = jax.jit(push_frame)
 
 
+def make_env(config: Config, episodes: int) -> Environments:
+    """Environments for so many games, seeded from `FIRST_SEED` on."""
+    return make(config.env, [FIRST_SEED + i for i in range(episodes)], training=False)
+
+
 def evaluate(network: Network, config: Config, variables, *, episodes: int, simulations: int | None = None,
-             progress: Callable[[int, int], None] | None = None) -> Evaluation:
+             env: Environments | None = None, progress: Callable[[int, int], None] | None = None) -> Evaluation:
     """Plays `episodes` games side by side, one of each seed from `FIRST_SEED` on (the seed draws the no-ops at the start).
 
     Args:
@@ -60,10 +65,10 @@ def evaluate(network: Network, config: Config, variables, *, episodes: int, simu
       variables: of the network.
       episodes: how many.
       simulations: instead of the training's.
+      env: of `make_env`, to play in; only pure ones can be played in again.
       progress: called with steps done and games finished.
     """
-    seeds = [FIRST_SEED + i for i in range(episodes)]
-    env = make(config.env, seeds, training=False)
+    env = env or make_env(config, episodes)
     spec = env.spec(config.env.stack)
     act = _compiled(network, replace(config, seed=0), simulations)  # what is compiled does not depend on the seed
     timestep = env.reset()
@@ -81,7 +86,7 @@ def evaluate(network: Network, config: Config, variables, *, episodes: int, simu
         stack = _push(stack, timestep.frame, timestep.first)
         if progress:
             progress(int(length.max()), int(over.sum()))
-    return Evaluation([Episode(i, seeds[i], float(score[i]), int(length[i])) for i in range(episodes)], actions)
+    return Evaluation([Episode(i, FIRST_SEED + i, float(score[i]), int(length[i])) for i in range(episodes)], actions)
 
 
 def check_video(config: Config) -> None:

@@ -29,7 +29,7 @@ from ez_jax.checkpoint import CheckpointError, Checkpoints, check_config, regene
 from ez_jax.config import Config, from_dict, replace, to_dict, validate
 from ez_jax.cycle import Made, Stages
 from ez_jax.envs import Environments, check_task
-from ez_jax.evaluation import Evaluation, evaluate
+from ez_jax.evaluation import Evaluation, evaluate, make_env
 from ez_jax.logging import MetricsFile, Progress
 from ez_jax.losses import LossFn
 from ez_jax.mesh import make_mesh
@@ -151,6 +151,8 @@ def run_members(members: list[Member], *, resume: bool, preset: str = "", comman
     for saved in checkpoints:
         saved.close()
     trained_s, results = clock(), []
+    # Compiled once for all seeds; emulators cannot be started over.
+    played = make_env(config, config.run.eval_episodes) if evaluate_after and stages.pure else None
     for i, member in enumerate(members):
         learner, actor = pick((state.learner, state.actor), i, many)
         result = {
@@ -158,7 +160,7 @@ def run_members(members: list[Member], *, resume: bool, preset: str = "", comman
             "updates": int(learner.updates), "seeds_together": len(members), "train_wall_s": round(trained_s, 1),
         }  # fmt: skip
         if evaluate_after:
-            result |= _evaluate_into(stages, member, learner.variables)
+            result |= _evaluate_into(stages, member, learner.variables, played)
         results.append(result)
     for member, result in zip(members, results):
         result |= {"wall_s": round(clock(), 1), **origin}
@@ -332,13 +334,13 @@ def restore(workdir: str | Path) -> Restored:
     return Restored(config, stages, state)
 
 
-def _evaluate_into(stages: Stages, member: Member, variables: Any) -> dict[str, Any]:
+def _evaluate_into(stages: Stages, member: Member, variables: Any, env: Environments | None) -> dict[str, Any]:
     config = member.config
     print(f"evaluating {config.run.eval_episodes} episodes of seed {config.seed}", flush=True)
     # Away from the mesh: evaluation is one batch on one device.
     variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
     found = evaluate(stages.network, config, variables, episodes=config.run.eval_episodes,
-                     simulations=config.run.eval_simulations or None)
+                     simulations=config.run.eval_simulations or None, env=env)
     write_episodes(member.workdir / "eval.csv", found)
     return summary(config, found)
 
