@@ -149,11 +149,14 @@ def channel_sums(x: Array, y: Array | None = None) -> Array:
     axes = tuple(range(x.ndim - 1))
     if not on_cpu() or x.ndim < 4:
         return jnp.sum(x if y is None else x * y.astype(jnp.float32), axes)
-    x = x.reshape(-1, x.shape[-1])
+    # Image by image: one long product would add up to the last pixel in sequence, and variances are small differences of sums.
+    shape = x.shape[0], -1, x.shape[-1]
+    x, over = x.reshape(shape), (((1,), (1,)), ((0,), (0,)))
     if y is None:
-        return (jnp.ones((1, x.shape[0])) @ x)[0]
+        return jnp.sum(lax.dot_general(jnp.ones((*x.shape[:2], 1)), x, over), (0, 1))
     # All products of channels, of which the diagonal is wanted: still faster than a sum.
-    return jnp.diagonal(lax.dot_general(x, y.astype(jnp.float32).reshape(x.shape), (((0,), (0,)), ((), ()))))
+    products = lax.dot_general(x, y.astype(jnp.float32).reshape(shape), over)
+    return jnp.sum(jnp.diagonal(products, axis1=1, axis2=2), 0)
 
 
 def batch_moments(x: Array) -> tuple[Array, Array]:

@@ -165,3 +165,12 @@ def test_chunk_sizes(preset, monkeypatch):
     spec = EnvSpec(4, (preset.env.height, preset.env.width, 1), np.uint8, 4)
     encode(Network(preset.network, spec), None, jnp.zeros((1, *observation_shape(spec)), jnp.uint8))
     assert sizes == [8 if preset is PAPER else 130]
+
+
+def test_moments_of_many_pixels_far_from_zero():
+    """131,072 pixels at 5 +- 0.1: the variance is the small difference of two sums, each of which must be good to seven digits."""
+    x = 5 + 0.1 * normal(0, 128, 32, 32, 3)
+    exact = np.asarray(x, np.float64)
+    mean, variance = jax.jit(lowering.batch_moments)(x)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=3e-3)
