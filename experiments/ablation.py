@@ -1,6 +1,7 @@
 """What each part is worth on one task: the whole, and the whole without it, several seeds each.
 
     python experiments/ablation.py --env=CartPole-v1 --num-seeds=3 --workdir=runs/cartpole-ablation
+    python experiments/ablation.py --env=CartPole-v1 --num-seeds=3 --study=speed
 
 Any option of classic.py goes for every variant. A variant whose results are there already is not run again.
 """
@@ -9,6 +10,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import classic
 from table import read, show
@@ -19,7 +21,7 @@ from ez_jax.config import replace
 from ez_jax.presets import classic as classic_config
 from ez_jax.run import setup
 
-VARIANTS = {
+PARTS = {
     "full": {},
     "without consistency": dict(loss__consistency=0.0),
     "without value prefix": dict(network__value_prefix=False),
@@ -30,11 +32,25 @@ VARIANTS = {
 }  # fmt: skip
 """The mixed target of the whole has the search in place of the off-policy correction: that is left out of the TD target."""
 
+SPEED = {
+    "full": {},
+    "8 simulations": dict(search__num_simulations=8),
+    "50 simulations": dict(search__num_simulations=50),
+    "half the reanalysed positions": dict(reanalyse__positions=32),
+    "bfloat16 embeddings": dict(search__embedding_dtype="bfloat16"),
+    "sampled reanalysis": dict(reanalyse__mode="sampled"),
+}  # fmt: skip
+"""Options that make a run faster or slower and may change what it learns."""
+
+STUDIES = {"parts": PARTS, "speed": SPEED}
+
 
 @dataclass(frozen=True)
 class Args(RunArgs):
     env: str = classic.Args.env
     """Id of the task."""
+    study: Literal["parts", "speed"] = "parts"
+    """Leaves parts of the algorithm out, or changes what a run costs."""
 
 
 def folder(name: str) -> str:
@@ -47,8 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_options(Args, argv, __doc__, lambda: classic_config(
         option(argv, "env", Args.env), env_steps=env_steps(argv)))
     args = with_task(args, args.env)
-    base = Path(args.workdir or f"runs/{args.env.replace('/', '-')}-ablation")
-    for name, changes in VARIANTS.items():
+    name = "ablation" if args.study == "parts" else args.study
+    base = Path(args.workdir or f"runs/{args.env.replace('/', '-')}-{name}")
+    variants = STUDIES[args.study]
+    for name, changes in variants.items():
         workdir = base / folder(name)
         if len(list(workdir.glob("**/result.json"))) == args.num_seeds:
             continue
@@ -58,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             return status
         if len(list(workdir.glob("**/result.json"))) < args.num_seeds:  # stopped
             return 0
-    print(show(read([base / folder(name) for name in VARIANTS])))
+    print(show(read([base / folder(name) for name in variants])))
     return 0
 
 
