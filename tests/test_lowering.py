@@ -43,9 +43,11 @@ def test_plain_is_another_program():
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("height, width", [(6, 6), (4, 10)])
-def test_convolution_and_its_gradients(stride, height, width):
-    x, kernel = normal(0, 3, height, width, 5), normal(1, 3, 3, 5, 4)
-    weight = normal(2, 3, height // stride, width // stride, 4)
+@pytest.mark.parametrize("cache", [lowering.CACHE_BYTES, 1000, 5000], ids=["small images", "large, one by one", "large, by two"])
+def test_convolution_and_its_gradients(stride, height, width, cache, monkeypatch):
+    monkeypatch.setattr(lowering, "CACHE_BYTES", cache)
+    x, kernel = normal(0, 4, height, width, 5), normal(1, 3, 3, 5, 4)
+    weight = normal(2, 4, height // stride, width // stride, 4)
 
     def run(x, kernel):
         def loss(x, kernel):
