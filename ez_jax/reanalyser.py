@@ -8,10 +8,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ez_jax import lowering
 from ez_jax import replay as replay_lib
 from ez_jax.config import Config
 from ez_jax.networks import Network, encode, observations
-from ez_jax.search import search
+from ez_jax.search import SearchOutput, search
 from ez_jax.transforms import logits_to_scalar
 from ez_jax.types import Array, Positions, Replay
 
@@ -19,8 +20,11 @@ from ez_jax.types import Array, Positions, Replay
 def search_positions(network: Network, config: Config, variables: Any, key: Array, replay: Replay, positions: Positions,
                      updates: Array, valid: Array) -> Replay:
     """Searches at `positions [B]` with exploration noise, as the paper does, and writes the results back."""
-    frames = replay_lib.stacks(replay, positions, 0, 1, config.env.stack)
-    found = search(network, config, variables, key, observations(frames, config.env.stack, 0), explore=True)
+    def searched(key: Array, positions: Positions) -> SearchOutput:
+        frames = replay_lib.stacks(replay, positions, 0, 1, config.env.stack)
+        return search(network, config, variables, key, observations(frames, config.env.stack, 0), explore=True)
+
+    found = lowering.map_in_pieces(searched, key, positions, 256)
     return replay_lib.refresh(replay, positions, updates, value=found.value, policy=found.policy, root_value=found.root_value,
                               valid=valid)
 
