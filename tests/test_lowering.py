@@ -176,3 +176,25 @@ def test_moments_of_many_pixels_far_from_zero():
     mean, variance = jax.jit(lowering.batch_moments)(x)
     np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=3e-3)
+
+
+@pytest.mark.parametrize("count, most, size", [(1518, 256, 253), (64, 256, 64), (512, 256, 256), (7, 4, 7), (6, 1, 1), (514, 256, 514)])
+def test_equal_pieces(count, most, size):
+    assert lowering.equal_pieces(count, most) == size
+
+
+@on_cpu
+def test_map_in_pieces():
+    """Each element once and in order; noise differs between pieces, and a small batch has the noise of the whole."""
+    x = {"a": jnp.arange(12.0), "b": normal(0, 12, 3)}
+
+    def fn(key, x):
+        return x["a"] + jnp.sum(x["b"], 1), jax.random.normal(key, x["a"].shape)
+
+    whole, noise = fn(KEYS[1], x)
+    result, pieces = lowering.map_in_pieces(fn, KEYS[1], x, 4)
+    np.testing.assert_array_equal(result, whole)
+    assert len(np.unique(pieces)) == 12
+    np.testing.assert_array_equal(lowering.map_in_pieces(fn, KEYS[1], x, 12)[1], noise)
+    with lowering.plain():
+        np.testing.assert_array_equal(lowering.map_in_pieces(fn, KEYS[1], x, 4)[1], noise)
