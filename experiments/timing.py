@@ -112,10 +112,12 @@ def peak_memory() -> dict[str, float]:
     return peak | ({"device_gb": stats["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in stats else {})
 
 
-def write(path: Path, found: Ceilings, rows: list[Row]) -> None:
-    """One JSON file: the machine, the versions, the command, and a dict for each row."""
+def write(path: Path, found: Ceilings, rows: list[Row], **versions: str) -> None:
+    """One JSON file: the machine, the versions (of other packages too), the command, and a dict for each row."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = provenance() | {"ceilings": found._asdict(), "peak_memory": peak_memory(), "rows": [r._asdict() for r in rows]}
+    about = provenance()
+    content = about | {"versions": about["versions"] | versions, "ceilings": found._asdict(), "peak_memory": peak_memory(),
+                       "rows": [r._asdict() for r in rows]}
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -5,10 +5,9 @@ import os
 import re
 import shlex
 import shutil
-import signal
 
 import pytest
-from tiny import ROOT, assert_same_bits, call, command, load_script, metrics, numbers, options, small_classic, start_and_wait
+from tiny import ROOT, assert_same_bits, call, load_script, metrics, numbers, options, small_classic
 
 from ez_jax import cli
 from ez_jax.checkpoint import Checkpoints
@@ -26,10 +25,6 @@ CATCH_STEPS = 10_000
 
 def words(task: str) -> list[str]:
     return [f"--env={task}", "--preset=debug", "--num-seeds=2", *options(TASKS[task], classic(task, debug=True))]
-
-
-def seeds_command(task: str, workdir, *more: str) -> list[str]:
-    return command("classic.py", *words(task), f"--workdir={workdir}", *more)
 
 
 @pytest.fixture(scope="module", params=TASKS, ids=lambda task: task.rpartition("/")[2])
@@ -96,9 +91,8 @@ def test_evaluate_command_plays_a_seeds_games_again(finished, tmp_path):
     assert (tmp_path / "scores.csv").read_text() == (workdir / "seed1" / "eval.csv").read_text()
 
 
-@only("CartPole-v1")
 def test_resumes_from_what_both_seeds_have(finished, tmp_path):
-    """A kill between the two saves of a checkpoint leaves one seed behind."""
+    """A kill between the two saves of a checkpoint leaves one seed behind, and lines of metrics that are written again."""
     task, reference, _ = finished
     workdir = tmp_path / "run"
     shutil.copytree(reference, workdir)
@@ -107,21 +101,6 @@ def test_resumes_from_what_both_seeds_have(finished, tmp_path):
     run_seeds(TASKS[task], workdir, 2, resume=True, evaluate_after=False)
     assert Checkpoints(workdir / "seed1").steps() == {older, newest}
     assert_same_run(workdir, reference)
-
-
-@only("jax/Catch")
-def test_killed_seeds_resume_to_the_same_bits(finished, tmp_path):
-    task, reference, _ = finished
-    workdir = tmp_path / "run"
-    process = start_and_wait(seeds_command(task, workdir), workdir / "seed0", 12)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert max(Checkpoints(workdir / "seed0").steps()) < Checkpoints(reference / "seed0").latest()
-    resumed = call("classic.py", *words(task), f"--workdir={workdir}", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resumed at" in resumed.stdout
-    assert_same_run(workdir, reference)
-    assert (workdir / "seed1" / "eval.csv").read_text() == (reference / "seed1" / "eval.csv").read_text()
 
 
 @only("jax/Catch")

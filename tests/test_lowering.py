@@ -178,7 +178,7 @@ def test_moments_of_many_pixels_far_from_zero():
     np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=3e-3)
 
 
-@pytest.mark.parametrize("count, most, size", [(1518, 256, 253), (64, 256, 64), (512, 256, 256), (7, 4, 7), (6, 1, 1), (514, 256, 514)])
+@pytest.mark.parametrize("count, most, size", [(1518, 256, 253), (64, 256, 64), (512, 256, 256), (7, 4, 7), (6, 1, 1)])
 def test_equal_pieces(count, most, size):
     assert lowering.equal_pieces(count, most) == size
 

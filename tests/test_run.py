@@ -8,7 +8,7 @@ import shutil
 import signal
 
 import pytest
-from tiny import BREAKOUT, ROOT, assert_same_bits, call, command, load_script, metrics, options, start_and_wait
+from tiny import BREAKOUT, CARTPOLE, ROOT, assert_same_bits, call, command, load_script, metrics, options, start_and_wait
 
 from ez_jax.checkpoint import CheckpointError, Checkpoints, check_config
 from ez_jax.config import replace, to_dict, validate
@@ -61,26 +61,23 @@ def test_a_run_from_before_a_field_existed_goes_on(tmp_path):
 
 
 def test_same_seed_same_numbers(reference, tmp_path):
-    run(BREAKOUT, tmp_path, evaluate_after=False)
+    """Also after a kill before the first checkpoint, which leaves a config and lines of metrics: then a run begins again."""
+    shutil.copy(reference[0] / "config.json", tmp_path)
+    first, *_ = (reference[0] / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "metrics.jsonl").write_text(first + "\n")
+    run(BREAKOUT, tmp_path, resume=True, evaluate_after=False)
     assert metrics(tmp_path) == metrics(reference[0])
     assert_same_bits(tmp_path, reference[0])
 
 
-def test_other_seed_other_numbers(reference, tmp_path):
-    run(replace(BREAKOUT, seed=1), tmp_path, evaluate_after=False)
-    assert metrics(tmp_path) != metrics(reference[0])
-
-
-@pytest.mark.parametrize("lines", [1, 12])
-def test_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_path, lines):
+def test_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_path):
     workdir = tmp_path / "run"
-    process = start_and_wait([*COMMAND, f"--workdir={workdir}"], workdir, lines)
+    process = start_and_wait([*COMMAND, f"--workdir={workdir}"], workdir, 12)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     resumed = call("atari100k.py", *WORDS, f"--workdir={workdir}", "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    # The first line comes before the first checkpoint: then the run begins again.
-    assert ("resumed at" in resumed.stdout) == (lines > 1)
+    assert "resumed at" in resumed.stdout
     assert metrics(workdir) == metrics(reference[0])
     assert_same_bits(workdir, reference[0])
     assert (workdir / "eval.csv").read_text() == (reference[0] / "eval.csv").read_text()
@@ -154,7 +151,7 @@ def test_nan_stops_with_the_step_and_the_terms(tmp_path):
         return unroll.value_logits[:, 0, 0] * float("nan")
 
     with pytest.raises(RunError, match=r"update 1 is not finite: .*loss/broken = nan"):
-        run(BREAKOUT, tmp_path, losses={"broken": (broken, 1.0)})
+        run(CARTPOLE, tmp_path, losses={"broken": (broken, 1.0)})
     assert Checkpoints(tmp_path).latest() is None
 
 
