@@ -75,7 +75,8 @@ class Network(nn.Module):
         c, flat = NET.channels, NET.head_channels * LATENT**2
         self.representation = nn.Sequential(
             conv(3 * PAPER.env.stack, c // 2, 2), nn.BatchNorm2d(c // 2), nn.ReLU(),
-            ResBlock(c // 2, c // 2), ResBlock(c // 2, c, 2), ResBlock(c, c), nn.AvgPool2d(3, 2, 1), ResBlock(c, c), nn.AvgPool2d(3, 2, 1), ResBlock(c, c))
+            ResBlock(c // 2, c // 2), ResBlock(c // 2, c, 2), ResBlock(c, c), nn.AvgPool2d(3, 2, 1), ResBlock(c, c),
+            nn.AvgPool2d(3, 2, 1), ResBlock(c, c))
         self.transition = nn.Sequential(conv(c + 1, c), nn.BatchNorm2d(c))
         self.dynamics, self.trunk = ResBlock(c, c), ResBlock(c, c)
         self.prefix_features, self.value_features, self.policy_features = features(), features(), features()
