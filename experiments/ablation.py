@@ -36,11 +36,12 @@ SPEED = {
     "full": {},
     "8 simulations": dict(search__num_simulations=8),
     "50 simulations": dict(search__num_simulations=50),
-    "half the reanalysed positions": dict(reanalyse__positions=32),
+    "32 reanalysed positions": dict(reanalyse__positions=32),
     "bfloat16 embeddings": dict(search__embedding_dtype="bfloat16"),
     "sampled reanalysis": dict(reanalyse__mode="sampled"),
 }  # fmt: skip
-"""Options that make a run faster or slower and may change what it learns."""
+"""Options that make a run faster or slower and may change what it learns. An evaluation searches as training does, unless
+`--run.eval-simulations` says otherwise."""
 
 STUDIES = {"parts": PARTS, "speed": SPEED}
 
@@ -63,20 +64,22 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_options(Args, argv, __doc__, lambda: classic_config(
         option(argv, "env", Args.env), env_steps=env_steps(argv)))
     args = with_task(args, args.env)
-    name = "ablation" if args.study == "parts" else args.study
-    base = Path(args.workdir or f"runs/{args.env.replace('/', '-')}-{name}")
-    variants = STUDIES[args.study]
-    for name, changes in variants.items():
+    suffix = "ablation" if args.study == "parts" else args.study
+    base = Path(args.workdir or f"runs/{args.env.replace('/', '-')}-{suffix}")
+    configs = {name: replace(args.config, **changes) for name, changes in STUDIES[args.study].items()}
+    # What a task has already is no variant of it.
+    configs = {name: config for name, config in configs.items() if name == "full" or config != args.config}
+    for name, config in configs.items():
         workdir = base / folder(name)
         if len(list(workdir.glob("**/result.json"))) == args.num_seeds:
             continue
         print(f"--- {name}", flush=True)
-        mine = dataclasses.replace(args, config=replace(args.config, **changes), workdir=str(workdir))
+        mine = dataclasses.replace(args, config=config, workdir=str(workdir))
         if status := launch(mine, args.env, "classic", name):
             return status
         if len(list(workdir.glob("**/result.json"))) < args.num_seeds:  # stopped
             return 0
-    print(show(read([base / folder(name) for name in variants])))
+    print(show(read([base / folder(name) for name in configs])))
     return 0
 
 

@@ -25,7 +25,7 @@ class Ceilings(NamedTuple):
 class Work(NamedTuple):
     """What a program has to do, as the plain lowering counts it."""
     flops: float
-    bytes: float  # moved by the compiled program, as XLA counts, images not cut into chunks
+    bytes: float  # moved by the plain program once compiled, as XLA counts
 
     def __add__(self, other: "Work") -> "Work":
         return Work(self.flops + other.flops, self.bytes + other.bytes)
@@ -54,11 +54,15 @@ def ceilings() -> Ceilings:
         return 2 * size**3 / time_calls(lowering.jit(lambda a, b: a @ b), (x, x), 1.0)[0]
 
     sizes = (1024, 2048, 4096) if jax.default_backend() == "cpu" else (4096, 8192, 16384)
-    # In place and several times in one program: fresh memory costs a page fault each 4 kB, and a single pass may return early.
-    passes = 8
-    x = jnp.zeros(2**28 if jax.default_backend() != "cpu" else 2**26)
-    add = lowering.jit(lambda x: jax.lax.fori_loop(0, passes, lambda _, y: y + 1, x).sum())
-    copied = 2 * x.nbytes * passes / time_calls(add, (x,), 1.0)[0]
+    # In place, since fresh memory costs a page fault each 4 kB; several times in one program, since a single pass may return early.
+    passes, held = 8, [jnp.zeros(2**28 if jax.default_backend() != "cpu" else 2**26)]
+    add = lowering.jit(lambda x: jax.lax.fori_loop(0, passes, lambda _, y: y + 1, x), donate_argnums=0)
+
+    def copy() -> jax.Array:
+        held[0] = add(held[0])
+        return held[0][0]
+
+    copied = 2 * held[0].nbytes * passes / time_calls(copy, (), 1.0)[0]
     # Emulated on most CPUs: one small product tells enough.
     half = max(matmul(size, jnp.bfloat16) for size in (sizes if jax.default_backend() != "cpu" else (1024,)))
     return Ceilings(max(matmul(size, jnp.float32) for size in sizes), half, copied)
@@ -76,12 +80,13 @@ def time_calls(fn: Callable, args: tuple, budget_s: float, least: int = 3, most:
 
 
 def count_work(fn: Callable, *args: Any) -> Work:
-    """Operations of the plain lowering, and bytes of the compiled program; a loop counts once."""
+    """Operations, and bytes of the compiled program, both of the plain lowering: a loop counts once."""
+    options = lowering.compiler_options()
     with lowering.plain():
-        flops = jax.jit(lambda *a: fn(*a)).lower(*args).cost_analysis()["flops"]
-    moved = lowering.jit(lambda *a: fn(*a)).lower(*args).compile().cost_analysis()
+        lowered = jax.jit(lambda *a: fn(*a), compiler_options=options).lower(*args)
+    moved = lowered.compile().cost_analysis()
     moved = moved[0] if isinstance(moved, list) else moved
-    return Work(float(flops), float(moved.get("bytes accessed", 0.0)))
+    return Work(float(lowered.cost_analysis()["flops"]), float(moved.get("bytes accessed", 0.0)))
 
 
 def measure(size: str, name: str, fn: Callable, args: tuple, work: Work | None = None, budget_s: float = 3.0) -> Row:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ez_jax.actor import push_frame
 from ez_jax.config import Config, replace
-from ez_jax.envs import EnvPool, Environments, is_atari, make
+from ez_jax.envs import Environments, EnvPool, is_atari, make
 from ez_jax.lowering import jit
 from ez_jax.networks import Network, observation_shape
 from ez_jax.search import search

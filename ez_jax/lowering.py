@@ -1,4 +1,6 @@
-"""How the heavy operations are lowered on a CPU: the same numbers by other programs, and the only place that asks for the backend.
+"""How the heavy operations are lowered on a CPU: the same numbers up to rounding, and the only place that asks for the backend.
+
+One thing differs: what is searched in pieces has other noise.
 
 XLA's default on CPU leaves half of the machine's matmul rate on the floor for convolutions, sums channels many times slower than
 a matrix product does, and takes the gradient of a strided convolution from an image of mostly zeros.
@@ -85,13 +87,14 @@ def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Arr
 
 
 def map_in_pieces(fn: Callable[[Array, Any], Any], key: Array, x: Any, most: int) -> Any:
-    """`fn` over the leading axis of x, on CPU at most `most` elements at a time: less memory, and no slower.
+    """`fn` over the leading axis of x, on CPU at most `most` elements at a time, for less memory.
 
     Args:
-      fn: a typed PRNG key and elements to results, each with the same leading axis. Each piece has a key of its own.
+      fn: a typed PRNG key and elements to results, each with the same leading axis. Each piece has a key of its own, so that its
+        noise is not that of the whole.
       key: typed PRNG key, consumed.
       x: pytree of `[B, ...]`.
-      most: elements of a piece. A batch that cannot be cut into equal pieces of at least half of it stays whole.
+      most: elements of a piece. A batch that cannot be cut into equal pieces of more than half of this stays whole.
     """
     count = jax.tree.leaves(x)[0].shape[0]
     size = equal_pieces(count, most)
@@ -157,9 +160,14 @@ def _input_gradient(g: Array, kernel: Array, stride: int) -> Array:
     return y.reshape(batch, 2 * height, 2 * width, depth)
 
 
+LARGE_IMAGE = 1 / 16
+"""Of `CACHE_BYTES`, for an image and its gradient: from here on loops over a few images win, below they cost more than they save
+(log, 8)."""
+
+
 def _kernel_gradient(x: Array, g: Array, stride: int) -> Array:
-    bytes_each = 4 * (x[0].size + g[0].size)
-    return (_large_kernel_gradient if bytes_each > CACHE_BYTES / 16 else _small_kernel_gradient)(x, g, stride)
+    large = x[0].nbytes + g[0].nbytes > LARGE_IMAGE * CACHE_BYTES
+    return (_large_kernel_gradient if large else _small_kernel_gradient)(x, g, stride)
 
 
 def _small_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
@@ -173,7 +181,7 @@ def _small_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
 
 
 def _large_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
-    """The shifted x times the shifted g, a few images at a time, so that what is laid out for the product stays in cache."""
+    """The shifted x times the shifted g, a few images at a time: what is laid out for the product hardly leaves the cache."""
     batch, height, width, depth = x.shape
     features = g.shape[-1]
 
@@ -189,14 +197,16 @@ def _large_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
         else:
             x = jnp.concatenate(columns(jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))), width // stride, stride), -1)
         x, g = x.reshape(x.shape[0], -1, x.shape[-1]), g.reshape(g.shape[0], -1, g.shape[-1])
-        return jnp.sum(lax.dot_general(x, g, (((1,), (1,)), ((0,), (0,)))), 0)
+        return jnp.sum(lax.dot_general(x, g, (((1,), (1,)), ((0,), (0,))), preferred_element_type=jnp.float32), 0)
 
-    size = equal_pieces(batch, max(1, CACHE_BYTES // (4 * (x[0].size + g[0].size))))
-    x, g = (y.reshape(-1, size, *y.shape[1:]) for y in (x, g))
+    most = max(1, CACHE_BYTES // (x[0].nbytes + g[0].nbytes))
+    size = next(n for n in range(min(batch, most), 0, -1) if batch % n == 0)
+    # Every n-th image together: a batch that is split over devices stays where it is.
+    x, g = (y.reshape(size, -1, *y.shape[1:]) for y in (x, g))
     # Row, input channel, column of the kernel; at stride 2 column, row, input channel.
     shape = (3, depth, 3, features) if stride == 1 else (3, 3, depth, features)
-    total = lax.fori_loop(0, batch // size, lambda i, total: total + one(x[i], g[i]).reshape(shape), jnp.zeros(shape, x.dtype))
-    return total.swapaxes(1, 2) if stride == 1 else total.swapaxes(0, 1)
+    total = lax.fori_loop(0, batch // size, lambda i, total: total + one(x[:, i], g[:, i]).reshape(shape), jnp.zeros(shape))
+    return (total.swapaxes(1, 2) if stride == 1 else total.swapaxes(0, 1)).astype(x.dtype)
 
 
 # BATCH NORMALISATION

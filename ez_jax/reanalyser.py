@@ -16,6 +16,9 @@ from ez_jax.search import SearchOutput, search
 from ez_jax.transforms import logits_to_scalar
 from ez_jax.types import Array, Positions, Replay
 
+ROOTS_AT_ONCE = 256
+"""On a CPU: the tree of `sampled` reanalysis in the paper's sizes would take a gigabyte."""
+
 
 def search_positions(network: Network, config: Config, variables: Any, key: Array, replay: Replay, positions: Positions,
                      updates: Array, valid: Array) -> Replay:
@@ -24,7 +27,7 @@ def search_positions(network: Network, config: Config, variables: Any, key: Arra
         frames = replay_lib.stacks(replay, positions, 0, 1, config.env.stack)
         return search(network, config, variables, key, observations(frames, config.env.stack, 0), explore=True)
 
-    found = lowering.map_in_pieces(searched, key, positions, 256)
+    found = lowering.map_in_pieces(searched, key, positions, ROOTS_AT_ONCE)
     return replay_lib.refresh(replay, positions, updates, value=found.value, policy=found.policy, root_value=found.root_value,
                               valid=valid)
 

@@ -10,6 +10,7 @@ from tiny import BREAKOUT, CARTPOLE
 
 from ez_jax import actor as actor_lib
 from ez_jax import cycle as cycle_lib
+from ez_jax import reanalyser
 from ez_jax.config import replace
 from ez_jax.cycle import Stages
 from ez_jax.mesh import make_mesh
@@ -158,6 +159,22 @@ def test_sampled_reanalysis_uses_the_target_network():
     values = np.asarray(state.replay.value)[lane, time % state.replay.value.shape[1]]
     np.testing.assert_allclose(values, 0.0, atol=1e-4)  # the target network is still the initial one: zero heads
     assert np.abs(np.asarray(state.replay.value)).max() > 0  # acting wrote the current network's values
+
+
+@pytest.mark.parametrize("mode", ["oldest", "sampled"])
+def test_reanalysis_in_pieces(mode, monkeypatch):
+    """The same positions get the same network values, however many are searched at once."""
+    config, found = replace(CARTPOLE, reanalyse__mode=mode, optimizer__warmup_updates=0), []
+    stages, env, state = begin(config, updates=3)
+    state, drawn = stages.draw(state)
+    for roots in (256, 4):
+        monkeypatch.setattr(reanalyser, "ROOTS_AT_ONCE", roots)
+        copy = jax.tree.map(jnp.copy, state)  # donated
+        found.append(jax.device_get(Stages(config, env, make_mesh()).reanalyse(copy, drawn).replay))
+    assert found[0].refreshed.max() == 3 and np.abs(found[0].value).max() > 0
+    np.testing.assert_array_equal(found[0].refreshed, found[1].refreshed)
+    np.testing.assert_allclose(found[0].value, found[1].value, rtol=1e-4, atol=1e-6)
+    assert np.any(found[0].policy != found[1].policy)  # other noise
 
 
 @pytest.mark.parametrize("repeat", [0.0, 0.75, 1.0])

@@ -1,5 +1,7 @@
 """What is lowered differently on a CPU gives the numbers of the plain program."""
 
+import re
+
 import chex
 import flax.linen as nn
 import jax
@@ -43,11 +45,12 @@ def test_plain_is_another_program():
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("height, width", [(6, 6), (4, 10)])
-@pytest.mark.parametrize("cache", [lowering.CACHE_BYTES, 1000, 5000], ids=["small images", "large, one by one", "large, by two"])
-def test_convolution_and_its_gradients(stride, height, width, cache, monkeypatch):
-    monkeypatch.setattr(lowering, "CACHE_BYTES", cache)
+@pytest.mark.parametrize("images", [0, 1, 2, 3])
+def test_convolution_and_its_gradients(stride, height, width, images, monkeypatch):
+    """Of small images all at once (0), of large ones so many as fit into the cache and divide the batch."""
     x, kernel = normal(0, 4, height, width, 5), normal(1, 3, 3, 5, 4)
     weight = normal(2, 4, height // stride, width // stride, 4)
+    monkeypatch.setattr(lowering, "CACHE_BYTES", images * (x[0].nbytes + weight[0].nbytes) or 10**9)
 
     def run(x, kernel):
         def loss(x, kernel):
@@ -56,8 +59,22 @@ def test_convolution_and_its_gradients(stride, height, width, cache, monkeypatch
         return jax.grad(loss, (0, 1), has_aux=True)(x, kernel)
 
     here, plain = both(run, x, kernel)
+    loops = re.findall(r"length=(\d)", str(jax.make_jaxpr(run)(x, kernel))) if lowering.on_cpu() else []
+    assert loops == {0: [], 1: ["4"], 2: ["2"], 3: ["2"]}[images if lowering.on_cpu() else 0]
     assert here[1].shape == weight.shape
     chex.assert_trees_all_close(here, plain, rtol=1e-4, atol=1e-4)
+
+
+@on_cpu
+@pytest.mark.parametrize("stride", [1, 2])
+def test_kernel_gradients_are_summed_in_float32(stride, monkeypatch):
+    """64 images one by one, whose kernel gradients are alike: summed in bfloat16 the small steps would be lost."""
+    monkeypatch.setattr(lowering, "CACHE_BYTES", 1)
+    x, g = jnp.ones((64, 6, 6, 2), jnp.bfloat16), jnp.full((64, 6 // stride, 6 // stride, 3), 1.0, jnp.bfloat16)
+    gradient = lowering._kernel_gradient(x, g, stride)
+    assert gradient.dtype == jnp.bfloat16
+    # The middle of the kernel meets every pixel.
+    np.testing.assert_array_equal(gradient[1, 1].astype(jnp.float32), 64 * (6 // stride) ** 2)
 
 
 @pytest.mark.parametrize("size, kernel, strides, pad, options", [
@@ -144,12 +161,12 @@ def test_encoding_in_chunks(monkeypatch):
 
 @on_cpu
 def test_compiler_options_are_known_and_optional(monkeypatch):
-    """An option that this XLA does not know is left out, not an error."""
-    assert float(lowering.jit(lambda x: x + 1)(1.0)) == 2
-    monkeypatch.setattr(lowering, "CPU_OPTIONS", {"xla_cpu_of_another_version": "1"})
+    """An option that this XLA does not know is left out, not an error, and the others stay."""
+    known = lowering.CPU_OPTIONS
+    monkeypatch.setattr(lowering, "CPU_OPTIONS", {"xla_cpu_of_another_version": "1", **known})
     lowering.known_cpu_options.cache_clear()
     try:
-        assert lowering.compiler_options() == {}
+        assert lowering.compiler_options() == known
         assert float(lowering.jit(lambda x: x + 1)(1.0)) == 2
     finally:
         monkeypatch.undo()
