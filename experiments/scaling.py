@@ -202,6 +202,9 @@ def picture(path: Path, points: list[Point]) -> None:
             if name == sweep:
                 ax.plot([p.x for p in line], [1e3 * p.minimum_s for p in line], "o-", markersize=3, label=stage)
         ax.set(xscale="log", yscale="log", xlabel=sweep)
+        sizes = sorted({p.x for p in points if p.sweep == sweep})
+        ax.set_xticks(sizes, [f"{x:,}" for x in sizes], fontsize=7)
+        ax.tick_params(which="minor", labelbottom=False)
         ax.legend(fontsize=6)
     axes[0][0].set_ylabel("ms")
     figure.tight_layout()
