@@ -2,8 +2,9 @@
 
     python experiments/ablation.py --env=CartPole-v1 --num-seeds=3 --workdir=runs/cartpole-ablation
     python experiments/ablation.py --env=CartPole-v1 --num-seeds=3 --study=speed
+    python experiments/ablation.py --env=Krull-v5 --preset=cpu --study=speed --env-steps=20000
 
-Any option of classic.py goes for every variant. A variant whose results are there already is not run again.
+Any option of the config goes for every variant. A variant whose results are there already is not run again.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from table import read, show
 from ez_jax.cli import RunArgs, env_steps, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import replace
+from ez_jax.presets import PRESETS
 from ez_jax.presets import classic as classic_config
 from ez_jax.run import setup
 
@@ -50,6 +52,8 @@ STUDIES = {"parts": PARTS, "speed": SPEED}
 class Args(RunArgs):
     env: str = classic.Args.env
     """Id of the task."""
+    preset: Literal["classic", "cpu", "paper", "v2"] = "classic"
+    """Settings of the whole: the task's own of classic.py, or one of atari100k.py."""
     study: Literal["parts", "speed"] = "parts"
     """Leaves parts of the algorithm out, or changes what a run costs."""
 
@@ -61,8 +65,8 @@ def folder(name: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     setup()
     argv = sys.argv[1:] if argv is None else argv
-    args = parse_options(Args, argv, __doc__, lambda: classic_config(
-        option(argv, "env", Args.env), env_steps=env_steps(argv)))
+    task, preset = option(argv, "env", Args.env), option(argv, "preset", Args.preset)
+    args = parse_options(Args, argv, __doc__, lambda: PRESETS.get(preset) or classic_config(task, env_steps=env_steps(argv)))
     args = with_task(args, args.env)
     suffix = "ablation" if args.study == "parts" else args.study
     base = Path(args.workdir or f"runs/{args.env.replace('/', '-')}-{suffix}")
@@ -75,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         print(f"--- {name}", flush=True)
         mine = dataclasses.replace(args, config=config, workdir=str(workdir))
-        if status := launch(mine, args.env, "classic", name):
+        if status := launch(mine, args.env, args.preset, name):
             return status
         if len(list(workdir.glob("**/result.json"))) < args.num_seeds:  # stopped
             return 0

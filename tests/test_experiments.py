@@ -7,7 +7,7 @@ import pytest
 from tiny import load_script
 
 from ez_jax.config import to_dict, validate
-from ez_jax.presets import classic
+from ez_jax.presets import PRESETS, classic
 
 
 def finished(folder, seed: int, mean: float, together: int = 1, **more):
@@ -79,3 +79,10 @@ def test_ablation(ablation, tmp_path, capsys, study):
     assert capsys.readouterr().out.count("| 1.00, 1.00 | 1.00 |") == len(variants)
     # What is there already is not run again.
     assert script.main(words) == 0 and len(started) == len(variants)
+
+
+def test_ablation_of_an_atari_preset(ablation, tmp_path):
+    script, started = ablation
+    assert script.main(["--env=Krull-v5", "--preset=cpu", "--study=speed", "--env-steps=20000", f"--workdir={tmp_path}"]) == 0
+    assert started[0] == ("full", script.replace(PRESETS["cpu"], env__id="Krull-v5", env_steps=20_000))
+    assert len(started) == len(script.SPEED)
