@@ -199,7 +199,8 @@ def update_rows(model: Model, args: Args) -> Iterator[Row]:
             return learner_lib.update(learner, model.key, batch, network=model.network, config=config,
                                       terms=active_losses(config))
 
-        yield measure(model.size, f"update {size}", run, (learner, random_batch(model, size)), budget_s=args.seconds)
+        yield measure(model.size, f"update {size}", run, (learner, random_batch(model, size)), budget_s=args.seconds,
+                      little_memory=True)
 
 
 def cycle_rows(model: Model, args: Args) -> Iterator[Row]:

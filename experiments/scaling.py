@@ -64,9 +64,10 @@ class Point(NamedTuple):
     memory_bytes: int  # arguments, results and temporaries, on one device
 
 
-def point(sweep: str, stage: str, x: int, budget_s: float, fn: Callable, *args, donated: bool = False) -> Point:
+def point(sweep: str, stage: str, x: int, budget_s: float, fn: Callable, *args, donated: bool = False,
+          little_memory: bool = False) -> Point:
     """Compiles and times `fn(*args)`; with `donated` the first argument is replaced by each result."""
-    compiled = jit(fn, donate_argnums=0 if donated else ()).lower(*args).compile()
+    compiled = jit(fn, donate_argnums=0 if donated else (), little_memory=little_memory).lower(*args).compile()
     memory = compiled.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
     # A copy, since several fields may share one buffer.
@@ -89,7 +90,7 @@ def of_batch(args: Args) -> Iterator[Point]:
         config = replace(model.config, cycle__batch_size=size)
         yield point("batch", "update", size, args.seconds, lambda learner, batch, config=config: learner_lib.update(
             learner, model.key, batch, network=model.network, config=config, terms=active_losses(config)),
-            learner, random_batch(model, size))  # fmt: skip
+            learner, random_batch(model, size), little_memory=True)  # fmt: skip
 
 
 def of_simulations(args: Args) -> Iterator[Point]:

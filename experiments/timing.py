@@ -89,7 +89,8 @@ def count_work(fn: Callable, *args: Any) -> Work:
     return Work(float(lowered.cost_analysis()["flops"]), float(moved.get("bytes accessed", 0.0)))
 
 
-def measure(size: str, name: str, fn: Callable, args: tuple, work: Work | None = None, budget_s: float = 3.0) -> Row:
+def measure(size: str, name: str, fn: Callable, args: tuple, work: Work | None = None, budget_s: float = 3.0,
+            little_memory: bool = False) -> Row:
     """Compiles and times a pure function.
 
     Args:
@@ -99,10 +100,11 @@ def measure(size: str, name: str, fn: Callable, args: tuple, work: Work | None =
       args: its arguments.
       work: where `count_work` cannot tell, because of loops.
       budget_s: seconds to spend on timing.
+      little_memory: see `lowering.jit`.
     """
     work = work or count_work(fn, *args)
     start = time.perf_counter()
-    compiled = lowering.jit(fn).lower(*args).compile()
+    compiled = lowering.jit(fn, little_memory=little_memory).lower(*args).compile()
     compile_s = time.perf_counter() - start
     minimum, median, runs = time_calls(compiled, args, budget_s)
     memory = compiled.memory_analysis()

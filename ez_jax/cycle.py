@@ -88,7 +88,7 @@ class Stages:
         self.record = compiled(self._record, out_shardings=shardings)
         self.draw = compiled(self._draw, out_shardings=(shardings, self._lane_sharding))
         self.reanalyse = compiled(self._reanalyse, out_shardings=shardings)
-        self.update = compiled(self._update, out_shardings=(shardings, whole))
+        self.update = compiled(self._update, little_memory=True, out_shardings=(shardings, whole))
         self.diagnose = compiled(self._diagnose, (), out_shardings=whole)
         self.cycles = jit(self._cycles, donate_argnums=0, static_argnums=3, out_shardings=(shardings, whole))
 

@@ -11,7 +11,7 @@ from ez_jax import diagnostics
 from ez_jax.augment import augment
 from ez_jax.config import Config
 from ez_jax.losses import LOSSES, LossFn, total_loss
-from ez_jax.networks import Network, observations
+from ez_jax.networks import Network, frames_to_channels, observations
 from ez_jax.replay import MIN_PRIORITY
 from ez_jax.targets import make_targets
 from ez_jax.transforms import logits_to_scalar
@@ -55,12 +55,39 @@ def init(config: Config, variables: Any) -> Learner:
                    jnp.zeros((), jnp.int32))
 
 
+def encode_targets(network: Network, config: Config, variables: Any, frames: Array) -> tuple[Array, Any]:
+    """Encodes the K observations that follow, one after another, in training mode and without gradient.
+
+    Args:
+      network: the model.
+      config: `config.env.stack` and `config.target.unroll_steps` are read.
+      variables: of the network.
+      frames: `[B, S - 1 + K, ...]`, from the first target's stack on.
+
+    Returns:
+      latent states `[K, B, ...]`, and the moved `batch_stats`.
+    """
+    params, channels = jax.lax.stop_gradient(variables["params"]), frames.shape[-1]
+    frames = frames_to_channels(frames)
+
+    def one(batch_stats: Any, k: Array) -> tuple[Any, Array]:
+        observation = jax.lax.dynamic_slice_in_dim(frames, k * channels, config.env.stack * channels, axis=-1)
+        state, moved = network.apply({"params": params, "batch_stats": batch_stats}, observation, train=True, method="encode",
+                                     mutable=["batch_stats"])
+        return moved["batch_stats"], state
+
+    # In a loop there is one encoder to compile, and the activations of one at a time.
+    batch_stats, states = jax.lax.scan(one, variables["batch_stats"], jnp.arange(config.target.unroll_steps))
+    return states, batch_stats
+
+
 def unroll_model(network: Network, config: Config, variables: Any, key: Array, batch: Batch,
                  consistency: bool) -> tuple[Unroll, Any]:
     """Unrolls the model K steps along the actions taken, in training mode.
 
-    BatchNorm sees each call's own batch, and its running statistics move with each call, in the original's order. The loop is
-    Python's: a gradient through `lax.scan` of convolutions is an order of magnitude slower on CPU.
+    BatchNorm sees each call's own batch, and its running statistics move with each call, in the original's order (an encoding has
+    none in common with what follows it). The loop is Python's: a gradient through `lax.scan` of convolutions is an order of
+    magnitude slower on CPU.
 
     Returns:
       the predictions, and the moved `batch_stats`.
@@ -73,12 +100,15 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
         return augment(view_key, frames, config.loss.shift, config.loss.intensity) if image else frames
 
     input_key, target_key = jax.random.split(key)
-    first = view(input_key, batch.frames[:, :stack])
-
-    def forward(net: Network) -> Unroll:
+    first = observations(view(input_key, batch.frames[:, :stack]), stack, 0)
+    state, moved = network.apply(variables, first, train=True, method="encode", mutable=["batch_stats"])
+    variables = {**variables, **moved}
+    if consistency:
         # One crop and one intensity for all target frames of a sample, drawn apart from the input's.
-        target_frames = view(target_key, batch.frames[:, 1:]) if consistency else None
-        state = net.encode(observations(first, stack, 0), train=True)
+        encoded, batch_stats = encode_targets(network, config, variables, view(target_key, batch.frames[:, 1:]))
+        variables = {**variables, "batch_stats": batch_stats}
+
+    def forward(net: Network, state: Array) -> Unroll:
         memory = net.initial_memory(state.shape[0])
         predictions, prefixes, projections, target_projections = [net.predict(state, train=True)], [], [], []
         for k in range(k_steps):
@@ -91,12 +121,11 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
             predictions.append(net.predict(state, train=True))
             prefixes.append(step.prefix_logits)
             if consistency:
-                encoded = net.encode(observations(target_frames, stack, k), train=True)
                 # For the running statistics alone: without encoded states among them the heads would be normalised for
                 # imagined states, and be off at every root.
-                net.predict(encoded, train=True)
+                net.predict(encoded[k], train=True)
                 projections.append(net.project_and_predict(state, train=True))
-                target_projections.append(jax.lax.stop_gradient(net.project(encoded, train=True)))
+                target_projections.append(jax.lax.stop_gradient(net.project(encoded[k], train=True)))
         return Unroll(
             value_logits=jnp.stack([p.value_logits for p in predictions], axis=1),
             policy_logits=jnp.stack([p.policy_logits for p in predictions], axis=1),
@@ -104,7 +133,7 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
             projection=jnp.stack(projections, axis=1) if consistency else None,
             target_projection=jnp.stack(target_projections, axis=1) if consistency else None)  # fmt: skip
 
-    unroll, moved = network.apply(variables, method=forward, mutable=["batch_stats"])
+    unroll, moved = network.apply(variables, state, method=forward, mutable=["batch_stats"])
     return unroll, moved["batch_stats"]
 
 

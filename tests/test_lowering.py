@@ -164,16 +164,11 @@ def test_compiler_options_are_known_and_optional(monkeypatch):
     """An option that this XLA does not know is left out, not an error, and the others stay."""
     known = lowering.CPU_OPTIONS
     monkeypatch.setattr(lowering, "CPU_OPTIONS", {"xla_cpu_of_another_version": "1", **known})
-    lowering.known_cpu_options.cache_clear()
-    try:
-        assert lowering.compiler_options() == known
-        assert float(lowering.jit(lambda x: x + 1)(1.0)) == 2
-    finally:
-        monkeypatch.undo()
-        lowering.known_cpu_options.cache_clear()
-    assert lowering.compiler_options() == lowering.CPU_OPTIONS
+    assert lowering.compiler_options() == known
+    assert lowering.compiler_options(little_memory=True) == known | lowering.LITTLE_MEMORY
+    assert float(lowering.jit(lambda x: x + 1, little_memory=True)(1.0)) == 2
     with lowering.plain():
-        assert lowering.compiler_options() == {}
+        assert lowering.compiler_options(little_memory=True) == {}
 
 
 @pytest.mark.parametrize("preset", [PAPER, CPU], ids=["paper", "cpu"])

@@ -117,6 +117,23 @@ def test_the_second_draw_follows_the_remaining_priorities():
     assert (np.abs(counts / draws - expected) <= 4 * np.sqrt(expected * (1 - expected) / draws)).all()
 
 
+@pytest.mark.parametrize("places", [(0, 1, 2), (0, 4, 8), (1, 3, 200)], ids=["three blocks", "one block", "both"])
+def test_draws_from_blocks(places):
+    """201 weights are four blocks of every fourth: pairs come as P(i, then j) = p_i p_j / (1 - p_i) from one and from several."""
+    assert 201 > 3 * replay_lib.BLOCK
+    chance, draws = np.array([0.6, 0.3, 0.1]), 20_000
+    weight = jnp.zeros(201).at[jnp.array(places)].set(5 * chance)
+    index, probability = jax.jit(jax.vmap(lambda key: replay_lib.gumbel_top_k(key, weight, 2)))(
+        jax.random.split(jax.random.key(4), draws))
+    drawn = np.searchsorted(places, index)
+    np.testing.assert_array_equal(np.asarray(places)[drawn], index)
+    np.testing.assert_allclose(probability, chance[drawn], rtol=1e-5)
+    counts = np.zeros((3, 3))
+    np.add.at(counts, tuple(drawn.T), 1)
+    expected = chance[:, None] * chance[None] / (1 - chance[:, None]) * (1 - np.eye(3))
+    assert (np.abs(counts / draws - expected) <= 4 * np.sqrt(expected * (1 - expected) / draws)).all()
+
+
 def test_importance_weights_by_hand():
     """(4 * 1/2)^-1/2 = 0.707 and (4 * 1/16)^-1/2 = 2, divided by 2."""
     probability = jnp.array([1 / 2, 1 / 16])

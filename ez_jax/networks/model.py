@@ -130,12 +130,15 @@ def observation_shape(spec: EnvSpec) -> tuple[int, ...]:
     return (*spec.frame_shape[:-1], spec.frame_shape[-1] * spec.stack)
 
 
+def frames_to_channels(frames: Array) -> Array:
+    """Consecutive frames `[B, F, ..., C]` side by side on the last axis: `[B, ..., F * C]`."""
+    frames = jnp.moveaxis(frames, 1, -2)
+    return frames.reshape(*frames.shape[:-2], -1)
+
+
 def observations(frames: Array, stack: int, step: int) -> Array:
     """The stacked observation of slot `step` out of consecutive frames `[B, S - 1 + size, ..., C]`: `[B, ..., S * C]`."""
-    # All frames go to the channels at once: a second call shares that, and only cuts its own.
-    channels, frames = frames.shape[-1], jnp.moveaxis(frames, 1, -2)
-    frames = frames.reshape(*frames.shape[:-2], -1)
-    return frames[..., step * channels : (step + stack) * channels]
+    return frames_to_channels(frames[:, step : step + stack])
 
 
 def init_variables(network: Network, key: Array) -> dict:
