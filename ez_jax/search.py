@@ -68,27 +68,43 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
     return recurrent_fn
 
 
-def qtransform_by_tree_min_max(tree: mctx.Tree, node_index: Array, *, min_range: float = 0.01) -> Array:
-    """EfficientZero's Q-normalisation: min and max over the whole tree, and a value for unvisited children.
+class TreeScale(NamedTuple):
+    """What Q-normalisation reads of a whole tree, kept in `tree.extra_data`."""
+    low: Array  # [] f32, smallest Q-value
+    high: Array  # [] f32, largest Q-value
+    mean: Array | None = None  # [M] f32, what the unvisited children of a node are worth (muzero)
+    root_gumbel: Array | None = None  # [A] f32, the noise that mctx keeps in the same place (gumbel)
+
+
+def each_simulation(scale: Callable[[mctx.Tree], TreeScale]) -> Callable:
+    """A loop for mctx's simulations that keeps `tree.extra_data` equal to `scale` of the _unbatched_ tree.
+
+    mctx asks a Q-transform at every node of a descent, during which the tree stays as it is: without this the whole tree would be
+    read as often, and a search would grow with simulations times depth times nodes.
+    """
+    def loop_fn(lower: int, upper: int, simulate: Callable, state: tuple[Array, mctx.Tree]) -> tuple[Array, mctx.Tree]:
+        def scaled(state: tuple[Array, mctx.Tree]) -> tuple[Array, mctx.Tree]:
+            key, tree = state
+            return key, tree.replace(extra_data=jax.vmap(scale)(tree))
+
+        return jax.lax.fori_loop(lower, upper, lambda i, state: scaled(simulate(i, state)), scaled(state))
+
+    return loop_fn
+
+
+def q_values(tree: mctx.Tree, node: Any = slice(None)) -> tuple[Array, Array]:
+    """Q-values of the children of a node, or of all: `[A]` or `[M, A]`; and which of them were visited."""
+    q = tree.children_rewards[node] + tree.children_discounts[node] * tree.children_values[node]
+    return q, tree.children_visits[node] > 0
+
+
+def scale_by_tree(tree: mctx.Tree) -> TreeScale:
+    """EfficientZero's: range of all visited Q-values, and a value for unvisited children.
 
     A child that was never visited is worth the running mean
     `m(root) = mean of visited Q`, `m(node) = (m(parent) + sum of visited Q) / (visited + 1)`.
-    The range is floored at `min_range`, so that noise in nearly equal Q-values is not blown up; as long as all Q-values agree
-    they are only clipped to [0, 1].
-
-    Args:
-      tree: _unbatched_ search tree of M nodes.
-      node_index: scalar index of the node whose children are scored.
-      min_range: smallest range to divide by.
-
-    Returns:
-      Q-values in [0, 1], `[A]`.
     """
-    q = tree.children_rewards + tree.children_discounts * tree.children_values  # [M, A]
-    visited = tree.children_visits > 0
-    low = jnp.min(jnp.where(visited, q, jnp.inf))
-    high = jnp.max(jnp.where(visited, q, -jnp.inf))
-
+    q, visited = q_values(tree)
     # m = a + b m(parent) for every node; pointer jumping composes the maps up to the root in log2(M) rounds.
     total, count = jnp.sum(jnp.where(visited, q, 0.0), axis=-1), jnp.sum(visited, axis=-1)
     is_root = jnp.arange(total.shape[0]) == tree.ROOT_INDEX
@@ -97,11 +113,38 @@ def qtransform_by_tree_min_max(tree: mctx.Tree, node_index: Array, *, min_range:
     up = jnp.where(is_root, tree.ROOT_INDEX, jnp.maximum(tree.parents, 0))
     for _ in range(max(total.shape[0] - 1, 1).bit_length()):
         a, b, up = a + b * a[up], b * b[up], up[up]
+    return TreeScale(jnp.min(jnp.where(visited, q, jnp.inf)), jnp.max(jnp.where(visited, q, -jnp.inf)), mean=a)
 
-    q = jnp.where(visited[node_index], q[node_index], a[node_index])
+
+def scale_by_tree_and_root(tree: mctx.Tree) -> TreeScale:
+    """EfficientZero-V2's: range of all visited Q-values and the root's network value."""
+    q, visited = q_values(tree)
+    root_value = tree.raw_values[tree.ROOT_INDEX]
+    return TreeScale(
+        jnp.minimum(jnp.min(jnp.where(visited, q, jnp.inf)), root_value),
+        jnp.maximum(jnp.max(jnp.where(visited, q, -jnp.inf)), root_value), root_gumbel=tree.extra_data.root_gumbel)  # fmt: skip
+
+
+def qtransform_by_tree_min_max(tree: mctx.Tree, node_index: Array, *, min_range: float = 0.01) -> Array:
+    """EfficientZero's Q-normalisation: min and max over the whole tree, and a value for unvisited children.
+
+    The range is floored at `min_range`, so that noise in nearly equal Q-values is not blown up; as long as all Q-values agree
+    they are only clipped to [0, 1].
+
+    Args:
+      tree: _unbatched_ search tree of M nodes, `scale_by_tree` in its `extra_data`.
+      node_index: scalar index of the node whose children are scored.
+      min_range: smallest range to divide by.
+
+    Returns:
+      Q-values in [0, 1], `[A]`.
+    """
+    q, visited = q_values(tree, node_index)
+    scale: TreeScale = tree.extra_data
+    q = jnp.where(visited, q, scale.mean[node_index])
     # At the first simulation nothing is visited: low = inf, high = -inf, and the mean is 0.
-    spread = high - low
-    scaled = jnp.where(spread > 0, (q - low) / jnp.maximum(spread, min_range), q)
+    spread = scale.high - scale.low
+    scaled = jnp.where(spread > 0, (q - scale.low) / jnp.maximum(spread, min_range), q)
     return jnp.clip(scaled, 0.0, 1.0)
 
 
@@ -110,11 +153,10 @@ def qtransform_completed_by_tree_min_max(tree: mctx.Tree, node_index: Array, *, 
     """Completed Q-values as a shift of logits, normalised over the whole tree with a floor (EfficientZero-V2).
 
     An action that was never visited is worth v_mix (Danihelka et al. 2022, equation 33). mctx stretches the Q-values of siblings
-    to [0, 1] however close they are; with the range of the whole tree, floored, noise stays small. The range is that of
-    all visited Q-values and the root's network value.
+    to [0, 1] however close they are; with the range of the whole tree, floored, noise stays small.
 
     Args:
-      tree: _unbatched_ search tree of M nodes.
+      tree: _unbatched_ search tree of M nodes, `scale_by_tree_and_root` in its `extra_data`.
       node_index: scalar index of the node whose children are scored.
       c_visit: see `c_scale`.
       c_scale: sigma(q) = (c_visit + max_b N(b)) c_scale q.
@@ -123,19 +165,15 @@ def qtransform_completed_by_tree_min_max(tree: mctx.Tree, node_index: Array, *, 
     Returns:
       sigma of the completed Q-values, `[A]`.
     """
-    all_q = tree.children_rewards + tree.children_discounts * tree.children_values  # [M, A]
-    all_visited = tree.children_visits > 0
-    root_value = tree.raw_values[tree.ROOT_INDEX]
-    low = jnp.minimum(jnp.min(jnp.where(all_visited, all_q, jnp.inf)), root_value)
-    high = jnp.maximum(jnp.max(jnp.where(all_visited, all_q, -jnp.inf)), root_value)
-
-    visits, visited = tree.children_visits[node_index], all_visited[node_index]
+    q, visited = q_values(tree, node_index)
+    scale: TreeScale = tree.extra_data
     prior = jnp.where(visited, jax.nn.softmax(tree.children_prior_logits[node_index]), 0.0)
-    weighted_q = jnp.sum(prior * all_q[node_index]) / jnp.maximum(jnp.sum(prior), jnp.finfo(jnp.float32).tiny)
+    weighted_q = jnp.sum(prior * q) / jnp.maximum(jnp.sum(prior), jnp.finfo(jnp.float32).tiny)
+    visits = tree.children_visits[node_index]
     total = jnp.sum(visits)
     v_mix = (tree.raw_values[node_index] + total * weighted_q) / (1 + total)
-    q = jnp.where(visited, all_q[node_index], v_mix)
-    normalised = jnp.clip((q - low) / jnp.maximum(high - low, min_range), 0.0, 1.0)
+    q = jnp.where(visited, q, v_mix)
+    normalised = jnp.clip((q - scale.low) / jnp.maximum(scale.high - scale.low, min_range), 0.0, 1.0)
     return (c_visit + jnp.max(visits)) * c_scale * normalised
 
 
@@ -177,19 +215,21 @@ def search_from_root(root: mctx.RootFnOutput, recurrent_fn: Callable, config: Se
     """The search alone, on any `mctx` root and recurrent function."""
     allowed = budget(config, root.prior_logits.shape[-1])
     if config.algorithm == "gumbel":
-        completed = mctx.qtransform_completed_by_mix_value
-        qtransform = (
-            functools.partial(completed, maxvisit_init=config.c_visit, value_scale=config.c_scale)
-            if config.q_scale == "siblings" else
-            functools.partial(qtransform_completed_by_tree_min_max, c_visit=config.c_visit, c_scale=config.c_scale,
-                              min_range=config.min_value_range))  # fmt: skip
+        if config.q_scale == "siblings":
+            loop_fn, qtransform = jax.lax.fori_loop, functools.partial(
+                mctx.qtransform_completed_by_mix_value, maxvisit_init=config.c_visit, value_scale=config.c_scale)
+        else:
+            loop_fn, qtransform = each_simulation(scale_by_tree_and_root), functools.partial(
+                qtransform_completed_by_tree_min_max, c_visit=config.c_visit, c_scale=config.c_scale,
+                min_range=config.min_value_range)
         output = mctx.gumbel_muzero_policy(
-            variables, key, root, recurrent_fn, num_simulations or allowed.simulations, qtransform=qtransform,
+            variables, key, root, recurrent_fn, num_simulations or allowed.simulations, qtransform=qtransform, loop_fn=loop_fn,
             max_num_considered_actions=allowed.considered_actions, gumbel_scale=1.0 if explore else 0.0)  # fmt: skip
     else:
         output = mctx.muzero_policy(
             variables, key, root, recurrent_fn, num_simulations or config.num_simulations,
             qtransform=functools.partial(qtransform_by_tree_min_max, min_range=config.min_value_range),
+            loop_fn=each_simulation(scale_by_tree),
             dirichlet_fraction=config.dirichlet_fraction if explore else 0.0, dirichlet_alpha=config.dirichlet_alpha,
             pb_c_init=config.pb_c_init, pb_c_base=config.pb_c_base, temperature=temperature)  # fmt: skip
     return SearchOutput(output.action.astype(jnp.int32), output.action_weights,

@@ -13,7 +13,8 @@ from test_search import TableNetwork, Tables, jit, make_tree, random_tables, tab
 
 from ez_jax.config import SearchConfig, replace
 from ez_jax.presets import V2
-from ez_jax.search import budget, qtransform_completed_by_tree_min_max, search, search_from_root
+from ez_jax.search import (TreeScale, budget, qtransform_completed_by_tree_min_max, scale_by_tree_and_root, search,
+                           search_from_root)
 
 STATES = np.arange(16)
 MARGIN = 2e-5  # between a choice and the runner-up, at which rounding cannot have decided
@@ -143,7 +144,12 @@ def log(*probs) -> list[float]:
 
 def completed(tree: mctx.Tree, transform=qtransform_completed_by_tree_min_max):
     """The Q-transform at each node, `[M, A]`."""
-    return jit(lambda tree: jax.vmap(transform, (None, 0))(tree, jnp.arange(len(tree.parents))))(tree)
+    def run(tree: mctx.Tree):
+        tree = tree.replace(extra_data=scale_by_tree_and_root(tree))
+        return jax.vmap(transform, (None, 0))(tree, jnp.arange(len(tree.parents)))
+
+    noise = TreeScale(jnp.nan, jnp.nan, root_gumbel=jnp.arange(3.0))
+    return jit(run)(tree.replace(extra_data=noise))
 
 
 @pytest.mark.parametrize(("root_value", "expected"), [(1.0, [1, 1 / 3, 31 / 45]), (6.0, [1 / 2, 1 / 6, 23 / 45])])

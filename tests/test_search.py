@@ -13,7 +13,7 @@ from plain_search import PlainSearch
 from ez_jax.config import NetworkConfig, SearchConfig, replace
 from ez_jax.networks import Network, Prediction, Step, init_variables
 from ez_jax.presets import DEBUG, PAPER
-from ez_jax.search import Node, make_recurrent_fn, make_root, qtransform_by_tree_min_max, search, search_from_root
+from ez_jax.search import Node, make_recurrent_fn, make_root, qtransform_by_tree_min_max, scale_by_tree, search, search_from_root
 from ez_jax.transforms import scalar_to_probs
 from ez_jax.types import EnvSpec
 
@@ -244,6 +244,7 @@ def make_tree(parents, visits, rewards, values, discount) -> mctx.Tree:
 def transformed(tree: mctx.Tree, min_range: float = 0.01):
     """The Q-transform at each node, `[M, A]`."""
     transform = functools.partial(qtransform_by_tree_min_max, min_range=min_range)
+    tree = tree.replace(extra_data=scale_by_tree(tree))
     return jax.vmap(transform, (None, 0))(tree, jnp.arange(tree.parents.shape[0]))
 
 
