@@ -2,8 +2,8 @@
 
 One thing differs: what is searched in pieces has other noise.
 
-XLA's default on CPU leaves half of the machine's matmul rate on the floor for convolutions, sums channels many times slower than
-a matrix product does, and takes the gradient of a strided convolution from an image of mostly zeros.
+XLA's default on CPU leaves half of the machine's matmul rate on the floor for convolutions, and takes the gradient of a strided
+convolution from an image of mostly zeros.
 `experiments/results/speed/log.md` has the measurements.
 """
 
@@ -39,8 +39,9 @@ def plain():
         _plain = before
 
 
-CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
-"""Without YNNPACK convolutions go to Eigen, which is up to twice as fast."""
+CPU_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}  # fmt: skip
+"""YNNPACK for matrix products and sums, where it is the fastest, but not for convolutions: Eigen's are up to twice as fast."""
 LITTLE_MEMORY = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 """An order of operations that keeps little alive: an update needs a third less memory, but a search takes a tenth longer."""
 
@@ -216,12 +217,7 @@ def _large_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
 
 def channel_sums(x: Array) -> Array:
     """Sum over all axes but the last, in float32: `[..., C]` to `[C]`."""
-    x = x.astype(jnp.float32)
-    if not on_cpu() or x.ndim < 4:
-        return jnp.sum(x, tuple(range(x.ndim - 1)))
-    # Image by image: one long product would add up to the last pixel in sequence, and variances are small differences of sums.
-    x = x.reshape(x.shape[0], -1, x.shape[-1])
-    return jnp.sum(lax.dot_general(jnp.ones((*x.shape[:2], 1)), x, (((1,), (1,)), ((0,), (0,)))), (0, 1))
+    return jnp.sum(x.astype(jnp.float32), tuple(range(x.ndim - 1)))
 
 
 def batch_moments(x: Array) -> tuple[Array, Array]:
