@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ez_jax import diagnostics
+from ez_jax import diagnostics, lowering
 from ez_jax.augment import augment
 from ez_jax.config import Config
 from ez_jax.losses import LOSSES, LossFn, total_loss
@@ -76,8 +76,8 @@ def encode_targets(network: Network, config: Config, variables: Any, frames: Arr
                                      mutable=["batch_stats"])
         return moved["batch_stats"], state
 
-    # In a loop there is one encoder to compile, and the activations of one at a time.
-    batch_stats, states = jax.lax.scan(one, variables["batch_stats"], jnp.arange(config.target.unroll_steps))
+    steps = jnp.arange(config.target.unroll_steps)
+    batch_stats, states = jax.lax.scan(one, variables["batch_stats"], steps, unroll=lowering.loop_unrolling(steps.size))
     return states, batch_stats
 
 
@@ -85,9 +85,9 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
                  consistency: bool) -> tuple[Unroll, Any]:
     """Unrolls the model K steps along the actions taken, in training mode.
 
-    BatchNorm sees each call's own batch, and its running statistics move with each call, in the original's order (an encoding has
-    none in common with what follows it). The loop is Python's: a gradient through `lax.scan` of convolutions is an order of
-    magnitude slower on CPU.
+    BatchNorm sees each call's own batch, and its running statistics move with each call, in the original's order (the encoder, which
+    comes first here, shares none with the rest). The loop is Python's: a gradient through `lax.scan` of convolutions is an order
+    of magnitude slower on CPU.
 
     Returns:
       the predictions, and the moved `batch_stats`.

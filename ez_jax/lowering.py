@@ -69,6 +69,11 @@ def jit(fn: Callable, *, little_memory: bool = False, **options) -> Callable:
     return jax.jit(fn, compiler_options=compiler_options(little_memory), **options)
 
 
+def loop_unrolling(steps: int) -> int:
+    """How many of a loop's steps become one: on a CPU one, which leaves less to compile; elsewhere, and to count work, all."""
+    return 1 if on_cpu() else steps
+
+
 # IMAGES IN CACHE
 
 CACHE_BYTES = 2_400_000

@@ -88,12 +88,12 @@ def gumbel_top_k(key: Array, weight: Array, size: int) -> tuple[Array, Array]:
 
     The largest of log weight_i + Gumbel noise are such a draw (Vieira 2014). The largest of a block is itself log of its total
     weight + Gumbel noise, and given that, the others follow by truncation (Kool et al. 2019, arXiv 1903.06059, section 3): only the
-    blocks that hold a winner need noise for each element. Weights of 0 are drawn last.
+    blocks that hold a winner need noise for each element.
 
     Args:
       key: typed PRNG key, consumed.
       weight: `[M]`, not negative.
-      size: at most M.
+      size: at most so many as have a positive weight.
 
     Returns:
       indices `[size]`, and the probability of each in a single draw `[size]`.
