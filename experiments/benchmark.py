@@ -183,10 +183,11 @@ def reanalyse_rows(model: Model, args: Args) -> Iterator[Row]:
     # Work is proportional to positions: that of 64, scaled.
     position, evaluation = model.search_work(64, simulations).times(1 / 64), model.root_work(64).times(1 / 64)
     yield measure(model.size, f"reanalyse oldest {config.reanalyse.positions}", oldest, (model.variables, held),
-                  position.times(config.reanalyse.positions), args.seconds)
+                  position.times(config.reanalyse.positions), args.seconds, little_memory=True)
     yield measure(
         model.size, f"reanalyse sampled {batch}", sampled, (model.variables, held),
-        position.times(searched * (k + 1)) + evaluation.times(searched * n + (batch - searched) * (k + n + 1)), args.seconds)
+        position.times(searched * (k + 1)) + evaluation.times(searched * n + (batch - searched) * (k + n + 1)), args.seconds,
+        little_memory=True)  # fmt: skip
 
 
 def update_rows(model: Model, args: Args) -> Iterator[Row]:

@@ -78,17 +78,18 @@ class Stages:
         self.stack = jax.jit(lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states))
         """A list of the states of single seeds to one with the axis in front."""
 
-        def compiled(stage, donated=(0,), **options):
-            return jit(jax.vmap(stage) if self.seeds else stage, donate_argnums=donated, **options)
+        def compiled(stage, donated=(0,), little_memory=True, **options):
+            return jit(jax.vmap(stage) if self.seeds else stage, donate_argnums=donated, little_memory=little_memory, **options)
 
         self.init = compiled(self._init, (), out_shardings=shardings)
         self.begin = compiled(self._begin, out_shardings=shardings)
-        self.select = compiled(self._select, out_shardings=(shardings, self._lane_sharding))
+        # Replay and a full batch meet in the other stages; here time counts.
+        self.select = compiled(self._select, little_memory=False, out_shardings=(shardings, self._lane_sharding))
         self.select_randomly = compiled(self._select_randomly, out_shardings=(shardings, self._lane_sharding))
         self.record = compiled(self._record, out_shardings=shardings)
         self.draw = compiled(self._draw, out_shardings=(shardings, self._lane_sharding))
         self.reanalyse = compiled(self._reanalyse, out_shardings=shardings)
-        self.update = compiled(self._update, little_memory=True, out_shardings=(shardings, whole))
+        self.update = compiled(self._update, out_shardings=(shardings, whole))
         self.diagnose = compiled(self._diagnose, (), out_shardings=whole)
         self.cycles = jit(self._cycles, donate_argnums=0, static_argnums=3, out_shardings=(shardings, whole))
 
