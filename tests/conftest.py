@@ -3,7 +3,12 @@
 import os
 import tempfile
 
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+import jax
+
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if jax.__version_info__ < (0, 12):  # an unknown flag ends the process
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"  # the older emitters compile a third faster
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "ez_jax_tests_cache"))
 
 from ez_jax.run import setup  # noqa: E402

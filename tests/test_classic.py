@@ -7,7 +7,7 @@ import shlex
 import shutil
 
 import pytest
-from tiny import ROOT, assert_same_bits, call, load_script, metrics, numbers, options, small_classic
+from tiny import ROOT, assert_same_bits, call, load_script, metrics, numbers, options, small_classic, status
 
 from ez_jax import cli
 from ez_jax.checkpoint import Checkpoints
@@ -120,11 +120,11 @@ def test_refuses_to_overwrite_and_to_resume_other_seeds(finished):
     ("--env=jax/Cath", "unknown game 'jax/Cath'; the nearest are: jax/Catch"),
     ("--num-seeds=0", "num-seeds=0 is out of range: it must be at least 1"),
 ])  # fmt: skip
-def test_bad_input_is_one_clear_line(tmp_path, word, message):
-    done = call("classic.py", "--preset=debug", f"--workdir={tmp_path / 'run'}", word)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {message}") and "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
+def test_bad_input_is_one_clear_line(tmp_path, capfd, word, message):
+    assert status("classic", "--preset=debug", f"--workdir={tmp_path / 'run'}", word) == 2
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err.strip().splitlines()[-1].startswith(f"error: {message}")
+    assert "Traceback" not in printed.err and not list(tmp_path.iterdir())
 
 
 def test_folders_of_one_and_of_several_seeds(monkeypatch, tmp_path):

@@ -264,7 +264,7 @@ def test_gymnax_is_stepped_as_gymnax_itself():
             key, now = jax.random.split(key)
             step = our_step(mine, jnp.asarray(policy(i)), jax.random.split(now)[0])
             _, state, reward, terminated, truncated, info = library.step(now, state, policy(i), params)
-            np.testing.assert_allclose(step.observation, info["final_observation"], rtol=1e-5)
+            np.testing.assert_allclose(step.observation, info["final_observation"], rtol=1e-5, atol=1e-7)
             assert [float(x) for x in step[2:]] == [float(x) for x in (reward, terminated, truncated)]
             mine = step.state
             if terminated or truncated:

@@ -8,7 +8,7 @@ import shutil
 import signal
 
 import pytest
-from tiny import BREAKOUT, CARTPOLE, ROOT, assert_same_bits, call, command, load_script, metrics, options, start_and_wait
+from tiny import BREAKOUT, CARTPOLE, ROOT, assert_same_bits, call, command, load_script, metrics, options, start_and_wait, status
 
 from ez_jax.checkpoint import CheckpointError, Checkpoints, check_config
 from ez_jax.config import replace, to_dict, validate
@@ -70,30 +70,24 @@ def test_same_seed_same_numbers(reference, tmp_path):
     assert_same_bits(tmp_path, reference[0])
 
 
-def test_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_path):
+def test_stopped_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_path, capsys):
     workdir = tmp_path / "run"
-    process = start_and_wait([*COMMAND, f"--workdir={workdir}"], workdir, 12)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    resumed = call("atari100k.py", *WORDS, f"--workdir={workdir}", "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resumed at" in resumed.stdout
-    assert metrics(workdir) == metrics(reference[0])
-    assert_same_bits(workdir, reference[0])
-    assert (workdir / "eval.csv").read_text() == (reference[0] / "eval.csv").read_text()
-
-
-def test_sigterm_saves_and_says_how_to_go_on(reference, tmp_path):
-    workdir = tmp_path / "run"
-    process = start_and_wait([*COMMAND, f"--workdir={workdir}"], workdir, 2)
+    words = [*COMMAND, f"--workdir={workdir}"]
+    process = start_and_wait(words, workdir, 2)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "--resume" in output.splitlines()[-1]
     stopped = Checkpoints(workdir).latest()
     assert stopped is not None and stopped < Checkpoints(reference[0]).latest()
-    run(BREAKOUT, workdir, resume=True, evaluate_after=False)
+
+    process = start_and_wait([*words, "--resume"], workdir, 12)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run(BREAKOUT, workdir, resume=True)
+    assert "resumed at" in capsys.readouterr().out
     assert metrics(workdir) == metrics(reference[0])
     assert_same_bits(workdir, reference[0])
+    assert (workdir / "eval.csv").read_text() == (reference[0] / "eval.csv").read_text()
 
 
 def test_half_written_checkpoint_is_never_loaded(reference, tmp_path):
@@ -139,10 +133,10 @@ def test_refuses_to_overwrite_and_names_what_differs(reference):
     ("--search.num-simulations=0", "search.num-simulations=0 is out of range: it must be at least 1"),
     ("--target.discount=1.5", "target.discount=1.5 is out of range: it must be in [0.0, 1.0]"),
 ])  # fmt: skip
-def test_bad_input_is_one_clear_line(tmp_path, word, message):
-    done = call("atari100k.py", "--preset=debug", f"--workdir={tmp_path / 'run'}", word)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {message}")
+def test_bad_input_is_one_clear_line(tmp_path, capfd, word, message):
+    assert status("atari100k", "--preset=debug", f"--workdir={tmp_path / 'run'}", word) == 2
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err.strip().splitlines()[-1].startswith(f"error: {message}")
     assert not (tmp_path / "run").exists()
 
 

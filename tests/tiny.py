@@ -78,6 +78,14 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
+def status(script: str, *words: str) -> int:
+    """The exit status of a command, run in this process."""
+    try:
+        return load_script(script).main(list(words))
+    except SystemExit as stop:
+        return stop.code
+
+
 def metrics(workdir: Path) -> list[dict]:
     """All lines without the times."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
