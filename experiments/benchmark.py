@@ -45,7 +45,7 @@ class Args:
     sizes: tuple[str, ...] = ("cpu", "v2", "paper")
     """Presets to measure."""
     only: tuple[str, ...] = ()
-    """Only rows whose name begins with one of these: encode, search, act, reanalyse, update, environment, learn, cycle."""
+    """Only rows whose name begins with one of these: encode, search, steps, act, reanalyse, update, environment, learn, cycle."""
     roots: tuple[int, ...] = (1, 8, 64, 256)
     """Roots of a search."""
     simulations: tuple[int, ...] = (16, 50)
@@ -147,6 +147,25 @@ def search_rows(model: Model, args: Args) -> Iterator[Row]:
                           work.times(simulations), args.seconds)
 
 
+def steps_rows(model: Model, args: Args) -> Iterator[Row]:
+    """The model's part of a search: as many steps along one path, without a tree."""
+    step = make_recurrent_fn(model.network, model.config)
+    for roots in args.roots:
+        root = jax.jit(lambda v, x: make_root(model.network, v, x, jnp.float32))(model.variables, model.observation(roots))
+        work = model.step_work(roots)
+        for simulations in args.simulations:
+            def run(variables, node, roots=roots, simulations=simulations):
+                def one(_, carry):
+                    node, action, total = carry
+                    output, node = step(variables, model.key, action, node)
+                    return node, jnp.argmax(output.prior_logits, -1), total + output.reward + output.value
+
+                return jax.lax.fori_loop(0, simulations, one, (node, jnp.zeros(roots, jnp.int32), jnp.zeros(roots)))[2]
+
+            yield measure(model.size, f"steps {roots} x {simulations}", run, (model.variables, root.embedding),
+                          work.times(simulations), args.seconds)
+
+
 def act_rows(model: Model, args: Args) -> Iterator[Row]:
     """Encoding, prediction and search, as acting does it."""
     for roots in args.roots:
@@ -243,8 +262,8 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
 
 
 KINDS = {
-    "encode": encode_rows, "search": search_rows, "act": act_rows, "reanalyse": reanalyse_rows, "update": update_rows,
-    "environment": cycle_rows, "learn": cycle_rows, "cycle": cycle_rows,
+    "encode": encode_rows, "search": search_rows, "steps": steps_rows, "act": act_rows, "reanalyse": reanalyse_rows,
+    "update": update_rows, "environment": cycle_rows, "learn": cycle_rows, "cycle": cycle_rows,
 }  # fmt: skip
 
 
