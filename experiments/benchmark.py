@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -132,38 +133,40 @@ def encode_rows(model: Model, args: Args) -> Iterator[Row]:
                       work, args.seconds)
 
 
-def search_rows(model: Model, args: Args) -> Iterator[Row]:
-    """The search alone, from a root that is there."""
-    step = make_recurrent_fn(model.network, model.config)
+def searches(model: Model, args: Args) -> Iterator[tuple[Any, int, Work]]:
+    """Each root of a search that is asked for (`mctx.RootFnOutput`), its simulations and the work of these."""
     for roots in args.roots:
         root = jax.jit(lambda v, x: make_root(model.network, v, x, jnp.float32))(model.variables, model.observation(roots))
         work = model.step_work(roots)
         for simulations in args.simulations:
-            def run(variables, root, simulations=simulations):
-                return search_from_root(root, step, model.config.search, variables, model.key, explore=True,
-                                        num_simulations=simulations)
+            yield root, simulations, work.times(simulations)
 
-            yield measure(model.size, f"search {roots} x {simulations}", run, (model.variables, root),
-                          work.times(simulations), args.seconds)
+
+def search_rows(model: Model, args: Args) -> Iterator[Row]:
+    """The search alone, from a root that is there."""
+    step = make_recurrent_fn(model.network, model.config)
+    for root, simulations, work in searches(model, args):
+        def run(variables, root, simulations=simulations):
+            return search_from_root(root, step, model.config.search, variables, model.key, explore=True,
+                                    num_simulations=simulations)
+
+        yield measure(model.size, f"search {len(root.value)} x {simulations}", run, (model.variables, root), work, args.seconds)
 
 
 def steps_rows(model: Model, args: Args) -> Iterator[Row]:
     """The model's part of a search: as many steps along one path, without a tree."""
     step = make_recurrent_fn(model.network, model.config)
-    for roots in args.roots:
-        root = jax.jit(lambda v, x: make_root(model.network, v, x, jnp.float32))(model.variables, model.observation(roots))
-        work = model.step_work(roots)
-        for simulations in args.simulations:
-            def run(variables, node, roots=roots, simulations=simulations):
-                def one(_, carry):
-                    node, action, total = carry
-                    output, node = step(variables, model.key, action, node)
-                    return node, jnp.argmax(output.prior_logits, -1), total + output.reward + output.value
+    for root, simulations, work in searches(model, args):
+        def run(variables, root, simulations=simulations):
+            def one(_, carry):
+                node, action, total = carry
+                output, node = step(variables, model.key, action, node)
+                return node, jnp.argmax(output.prior_logits, -1), total + output.reward + output.value
 
-                return jax.lax.fori_loop(0, simulations, one, (node, jnp.zeros(roots, jnp.int32), jnp.zeros(roots)))[2]
+            start = root.embedding, jnp.argmax(root.prior_logits, -1), root.value
+            return jax.lax.fori_loop(0, simulations, one, start)[2]
 
-            yield measure(model.size, f"steps {roots} x {simulations}", run, (model.variables, root.embedding),
-                          work.times(simulations), args.seconds)
+        yield measure(model.size, f"steps {len(root.value)} x {simulations}", run, (model.variables, root), work, args.seconds)
 
 
 def act_rows(model: Model, args: Args) -> Iterator[Row]:
