@@ -47,6 +47,8 @@ class EnvConfig:
 class NetworkConfig:
     channels: int = bounded(64, 4)
     """Channels of the latent state (the first layer has half). Width of the layers for vector observations."""
+    patch: int = bounded(1, 1, 4)
+    """Squares of so many pixels a side enter the first convolution as channels of one: fewer places, more channels."""
     pools: int = bounded(2, 0, 3)
     """2x2 average poolings after the two stride-2 convolutions: 96 px -> 6x6 with 2."""
     blocks: int = bounded(1, 1)
@@ -60,7 +62,9 @@ class NetworkConfig:
     value_prefix: bool = True
     """Predict the summed reward by LSTM; off: single rewards (the paper's ablation)."""
     action_embedding: int = bounded(0, 0)
-    """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: one plane a/|A|, one-hot for vectors."""
+    """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: its planes as they are, one-hot for vectors."""
+    action_planes: Literal["index", "one_hot"] = "index"
+    """Images: an action is one plane a/|A| (paper), or a plane for each action, so that none lies between two others."""
     support: int = bounded(300, 1)
     """Value and value prefix live on the atoms -support..support of the transformed scalar."""
     projection: int = bounded(1024, 1)
@@ -292,6 +296,9 @@ def validate(config, prefix: str = "") -> None:
 
 
 def _validate_together(config: Config) -> None:
+    for name in ("height", "width"):
+        if (size := getattr(config.env, name)) % config.network.patch:
+            raise ValueError(f"network.patch={config.network.patch} is out of range: it must divide env.{name}={size}")
     window = config.env.stack + config.target.unroll_steps + config.target.td_steps
     # Half of the slots may be final frames of one-step episodes, which cannot be drawn.
     needed = 2 * config.cycle.batch_size + window * config.env.num_envs

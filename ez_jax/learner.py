@@ -11,7 +11,7 @@ from ez_jax import diagnostics, lowering
 from ez_jax.augment import augment
 from ez_jax.config import Config
 from ez_jax.losses import LOSSES, LossFn, total_loss
-from ez_jax.networks import Network, frames_to_channels, observations
+from ez_jax.networks import Calls, Network, frames_to_channels, observations
 from ez_jax.replay import MIN_PRIORITY
 from ez_jax.targets import make_targets
 from ez_jax.transforms import logits_to_scalar
@@ -85,55 +85,65 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
                  consistency: bool) -> tuple[Unroll, Any]:
     """Unrolls the model K steps along the actions taken, in training mode.
 
-    BatchNorm sees each call's own batch, and its running statistics move with each call, in the original's order (the encoder, which
-    comes first here, shares none with the rest). The loop is Python's: a gradient through `lax.scan` of convolutions is an order
-    of magnitude slower on CPU.
+    Only the dynamics need one state to make the next: the heads and projections are called once, with all steps. Yet BatchNorm
+    sees each step's own batch, and its running statistics move step by step in the original's order (the encoder, which comes
+    first here, shares none with the rest). The loop is Python's: a gradient through `lax.scan` of convolutions is an order of
+    magnitude slower on CPU.
 
     Returns:
       the predictions, and the moved `batch_stats`.
     """
     k_steps, stack = config.target.unroll_steps, config.env.stack
     image = len(network.spec.frame_shape) == 3
-    restart = config.target.prefix_horizon
 
     def view(view_key: Array, frames: Array) -> Array:
         return augment(view_key, frames, config.loss.shift, config.loss.intensity) if image else frames
 
+    def together(states: list[Array]) -> Array:
+        """Steps side by side, sample by sample: `[B * steps, ...]`. A batch that is split over devices stays where it is."""
+        return jnp.stack(states, axis=1).reshape(-1, *states[0].shape[1:])
+
+    def apart(x: Array) -> Array:
+        """`[B * steps, D]` to `[B, steps, D]`."""
+        return x.reshape(batch.action.shape[0], -1, x.shape[-1])
+
     input_key, target_key = jax.random.split(key)
     first = observations(view(input_key, batch.frames[:, :stack]), stack, 0)
-    state, moved = network.apply(variables, first, train=True, method="encode", mutable=["batch_stats"])
+    root, moved = network.apply(variables, first, train=True, method="encode", mutable=["batch_stats"])
     variables = {**variables, **moved}
     if consistency:
         # One crop and one intensity for all target frames of a sample, drawn apart from the input's.
         encoded, batch_stats = encode_targets(network, config, variables, view(target_key, batch.frames[:, 1:]))
+        encoded = together(list(encoded))
         variables = {**variables, "batch_stats": batch_stats}
 
-    def forward(net: Network, state: Array) -> Unroll:
-        memory = net.initial_memory(state.shape[0])
-        predictions, prefixes, projections, target_projections = [net.predict(state, train=True)], [], [], []
-        for k in range(k_steps):
-            state = net.advance(state, batch.action[:, k], train=True)
-            if config.loss.half_gradient:
-                # Before anything reads the state: heads, consistency and later steps all send half.
-                state = optax.scale_gradient(state, 0.5)
-            step = net.reward(state, memory, train=True)
-            memory = jax.tree.map(jnp.zeros_like, step.memory) if (k + 1) % restart == 0 else step.memory
-            predictions.append(net.predict(state, train=True))
-            prefixes.append(step.prefix_logits)
-            if consistency:
-                # For the running statistics alone: without encoded states among them the heads would be normalised for
-                # imagined states, and be off at every root.
-                net.predict(encoded[k], train=True)
-                projections.append(net.project_and_predict(state, train=True))
-                target_projections.append(jax.lax.stop_gradient(net.project(encoded[k], train=True)))
-        return Unroll(
-            value_logits=jnp.stack([p.value_logits for p in predictions], axis=1),
-            policy_logits=jnp.stack([p.policy_logits for p in predictions], axis=1),
-            prefix_logits=jnp.stack(prefixes, axis=1),
-            projection=jnp.stack(projections, axis=1) if consistency else None,
-            target_projection=jnp.stack(target_projections, axis=1) if consistency else None)  # fmt: skip
+    # Turns of a head: the root, then each predicted state and, with consistency, the encoded state after it.
+    pace = 2 if consistency else 1
+    predicted_turns, encoded_turns = range(1, pace * k_steps + 1, pace), range(2, pace * k_steps + 1, pace)
+    turns = 1 + pace * k_steps
 
-    unroll, moved = network.apply(variables, state, method=forward, mutable=["batch_stats"])
+    def forward(net: Network, root: Array) -> Unroll:
+        states = [root]
+        for k in range(k_steps):
+            state = net.advance(states[-1], batch.action[:, k], train=True)
+            # Before anything reads the state: heads, consistency and later steps all send half.
+            states.append(optax.scale_gradient(state, 0.5) if config.loss.half_gradient else state)
+        prediction = net.predict(together(states), train=Calls((0, *predicted_turns), turns))
+        predicted, in_order = together(states[1:]), Calls(tuple(range(k_steps)), k_steps)
+        prefix = net.reward(predicted, net.initial_memory(root.shape[0]), in_order, config.target.prefix_horizon)
+        projection = target_projection = None
+        if consistency:
+            # For the running statistics alone: without encoded states among them the heads would be normalised for imagined
+            # states, and be off at every root.
+            net.predict(encoded, train=Calls(tuple(encoded_turns), turns))
+            projection = net.project(predicted, train=Calls(tuple(range(0, 2 * k_steps, 2)), 2 * k_steps))
+            projection = apart(net.predict_projection(projection, train=in_order))
+            target_projection = net.project(encoded, train=Calls(tuple(range(1, 2 * k_steps, 2)), 2 * k_steps))
+            target_projection = apart(jax.lax.stop_gradient(target_projection))
+        return Unroll(value_logits=apart(prediction.value_logits), policy_logits=apart(prediction.policy_logits),
+                      prefix_logits=apart(prefix.prefix_logits), projection=projection, target_projection=target_projection)
+
+    unroll, moved = network.apply(variables, root, method=forward, mutable=["batch_stats"])
     return unroll, moved["batch_stats"]
 
 

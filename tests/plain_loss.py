@@ -50,7 +50,7 @@ def plain_loss(network, variables, batch, targets, config):
     calls = {
         method: jax.jit(lambda params, stats, *args, method=method: network.apply(
             {"params": params, "batch_stats": stats}, *args, train=True, method=method, mutable=["batch_stats"]))
-        for method in ("encode", "predict", "step", "project", "project_and_predict")}  # fmt: skip
+        for method in ("encode", "predict", "step", "project", "predict_projection")}  # fmt: skip
 
     def observation(slot):
         return np.concatenate([batch.frames[:, slot + i] for i in range(stack)], axis=-1)
@@ -66,7 +66,8 @@ def plain_loss(network, variables, batch, targets, config):
         if k > 0:
             seen = call("encode", observation(k))
             call("predict", seen)  # moves the statistics of the heads alone
-            predicted, encoded = call("project_and_predict", state), call("project", seen)
+            predicted = call("predict_projection", call("project", state))
+            encoded = call("project", seen)
         if k == 0:
             priority = [abs(scalar(prediction.value_logits[b]) - targets.value[b, 0]) + 1e-6 for b in range(size)]
         for b in range(size):

@@ -110,8 +110,12 @@ class Toy(nn.Module):
     def advance(self, state, action, train):
         return self.d * state
 
-    def reward(self, state, memory, train):
-        return Step(state, memory + state, jnp.pad(self.p * (memory + state), ((0, 0), (0, 2))))
+    def reward(self, states, memory, train, restart):
+        steps, total = states.reshape(memory.shape[0], -1), []
+        for k in range(steps.shape[1]):
+            memory = (0 if k % restart == 0 else memory) + steps[:, k : k + 1]
+            total.append(memory)
+        return Step(states, memory, jnp.pad(self.p * jnp.concatenate(total, 1).reshape(-1, 1), ((0, 0), (0, 2))))
 
     def predict(self, state, train):
         logits = jnp.pad(self.h * state, ((0, 0), (0, 2)))
@@ -120,8 +124,8 @@ class Toy(nn.Module):
     def project(self, state, train):
         return state
 
-    def project_and_predict(self, state, train):
-        return self.q * state
+    def predict_projection(self, projection, train):
+        return self.q * projection
 
     def initial_memory(self, batch):
         return jnp.zeros((batch, 1))

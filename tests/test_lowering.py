@@ -12,7 +12,7 @@ import pytest
 from ez_jax import lowering
 from ez_jax.config import replace
 from ez_jax.networks import Network, encode, init_variables, observation_shape
-from ez_jax.networks.layers import BatchNorm
+from ez_jax.networks.layers import BatchNorm, Calls
 from ez_jax.presets import CPU, PAPER
 from ez_jax.types import EnvSpec
 
@@ -110,20 +110,40 @@ def test_batch_norm_is_flax_batch_norm(shape, dtype):
             return jnp.sum(y * weight), (y, moved)
         return jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
 
-    ours = BatchNorm(use_running_average=False, dtype=dtype)
+    ours = BatchNorm(True, dtype=dtype)
     theirs = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, dtype=dtype)
     expected = jax.jit(run, static_argnums=0)(theirs, variables, x)
     tolerance = 2e-4 if dtype == jnp.float32 else 0.1
     for found in both(lambda variables, x: run(ours, variables, x), variables, x):
         chex.assert_trees_all_close(found, expected, rtol=tolerance, atol=tolerance)
         chex.assert_trees_all_equal_dtypes(found, expected)
-    fixed = [m.clone(use_running_average=True).apply(variables, x) for m in (ours, theirs)]
+    fixed = [m.apply(variables, x) for m in (ours.clone(train=False), theirs.clone(use_running_average=True))]
     np.testing.assert_allclose(*(np.asarray(y, np.float32) for y in fixed), rtol=tolerance, atol=tolerance)
+
+
+def test_calls_of_batch_norm_made_together():
+    """The first and third call at once, then the second: each is normalised by itself, and the averages move in turns."""
+    x, module = 3 + 2 * normal(0, 8, 3, 4), BatchNorm()
+    variables = jax.tree.map(lambda a: a + normal(1, 4) ** 2, module.init(jax.random.key(0), x[:, 0], False))
+
+    def call(stats, x, train):
+        y, moved = module.apply({**variables, "batch_stats": stats}, x, train, mutable=["batch_stats"])
+        return y, moved["batch_stats"]
+
+    stats, expected = variables["batch_stats"], []
+    for k in range(3):
+        y, stats = call(stats, x[:, k], True)
+        expected.append(y)
+    both, found = call(variables["batch_stats"], x[:, ::2].reshape(-1, 4), Calls((0, 2), 3))
+    second, found = call(found, x[:, 1], Calls((1,), 3))
+    np.testing.assert_allclose(both.reshape(8, 2, 4), jnp.stack(expected[::2], 1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(second, expected[1], rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(found, stats, rtol=1e-5)
 
 
 def test_batch_norm_without_affine_has_no_parameters():
     x = 3 + 2 * normal(0, 32, 4)
-    y, variables = BatchNorm(use_running_average=False, momentum=0.99, affine=False).init_with_output(jax.random.key(0), x)
+    y, variables = BatchNorm(True, momentum=0.99, affine=False).init_with_output(jax.random.key(0), x)
     assert set(variables) == {"batch_stats"}
     np.testing.assert_allclose(y, (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5), rtol=1e-3, atol=1e-4)
     chex.assert_trees_all_equal(variables["batch_stats"], {"mean": jnp.zeros(4), "var": jnp.ones(4)})

@@ -8,7 +8,7 @@ import pytest
 from ez_jax import config as config_lib
 from ez_jax import presets
 from ez_jax.networks import Network, init_variables, observation_shape
-from ez_jax.networks.image import Dynamics, Representation, ResBlock, average_pool
+from ez_jax.networks.image import Dynamics, Representation, ResBlock, average_pool, space_to_depth
 from ez_jax.networks.layers import LSTM, batch_norm, conv, dense
 from ez_jax.transforms import logits_to_scalar
 from ez_jax.types import EnvSpec
@@ -35,7 +35,7 @@ def one_step(network, variables, batch, train=False):
     def forward(net, observation, action):
         state = net.encode(observation, train)
         step = net.step(state, net.initial_memory(batch), action, train)
-        projected = net.project_and_predict(step.state, train)
+        projected = net.predict_projection(net.project(step.state, train), train)
         return state, net.predict(state, train), step, net.predict(step.state, train), projected
 
     rng, shape = np.random.default_rng(0), (batch, *observation_shape(network.spec))
@@ -80,9 +80,10 @@ def test_shapes_of_the_paper():
     assert projected.shape == (2, 1024)
 
 
-@pytest.mark.parametrize("size, pools, expected", [(96, 2, 6), (96, 1, 12), (48, 1, 6), (64, 2, 4), (16, 0, 4), (96, 3, 3)])
-def test_latent_resolution(size, pools, expected):
-    network = Representation(64, pools, 1)
+@pytest.mark.parametrize("size, pools, patch, expected", [
+    (96, 2, 1, 6), (96, 1, 1, 12), (48, 1, 1, 6), (64, 2, 1, 4), (16, 0, 1, 4), (96, 3, 1, 3), (48, 0, 2, 6), (96, 0, 4, 6)])
+def test_latent_resolution(size, pools, patch, expected):
+    network = Representation(64, pools, 1, patch)
     out, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, False),
                             jnp.zeros((1, size, size, 4), jnp.uint8))
     assert out.shape == (1, expected, expected, 64)
@@ -105,6 +106,15 @@ def test_action_embedding_adds_its_parameters(spec, added):
 
 
 # LAYERS
+
+
+def test_space_to_depth():
+    """Channels of a place: the pixels of its square, row by row, each with its own channels."""
+    x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    out = space_to_depth(x, 2)
+    assert out.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(out[1, 1, 2], np.concatenate([x[1, 2, 4], x[1, 2, 5], x[1, 3, 4], x[1, 3, 5]]))
+    np.testing.assert_array_equal(space_to_depth(x, 1), x)
 
 
 def test_strided_convolution_pads_both_sides():
@@ -185,6 +195,24 @@ def test_lstm_equals_numpy():
         np.testing.assert_allclose(carry[0], c, atol=1e-6)
         np.testing.assert_allclose(carry[1], h, atol=1e-6)
         np.testing.assert_array_equal(out, carry[1])
+
+
+def test_lstm_steps_made_together():
+    """Three steps at once are three calls; the carry is zero again after the second, and passed on at the end."""
+    rng = np.random.default_rng(0)
+    layer, x = LSTM(5), rng.normal(size=(2, 3, 7)).astype(np.float32)
+    first = tuple(rng.normal(size=(2, 2, 5)).astype(np.float32))
+    variables = layer.init(jax.random.key(0), first, x[:, 0])
+    for restart in (0, 2):
+        carry, expected = first, []
+        for k in range(3):
+            carry, out = layer.apply(variables, carry, x[:, k])
+            expected.append(out)
+            if restart and k == 1:
+                carry = jax.tree.map(np.zeros_like, carry)
+        last, together = layer.apply(variables, first, x.reshape(6, 7), restart)
+        np.testing.assert_allclose(together.reshape(2, 3, 5), np.stack(expected, 1), atol=1e-6)
+        np.testing.assert_allclose(last, carry, atol=1e-6)
 
 
 def test_initial_weights_are_uniform_in_pytorchs_bounds():
@@ -293,6 +321,19 @@ def test_each_action_leads_to_another_state(spec, embedding):
     flat = np.asarray(after).reshape(6, -1)
     apart = np.abs(flat[:, None] - flat[None]).max(-1)
     assert apart[~np.eye(6, dtype=bool)].min() > 1e-3
+
+
+def test_one_hot_planes_of_the_dynamics():
+    """Each action has a plane, and so a weight, of its own: the state's kernel is zero, action a adds 2 a^2."""
+    state = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
+    network, action = Dynamics(num_actions=3, blocks=1, one_hot=True), np.arange(3)
+    variables = network.init(jax.random.key(0), state, action, False)
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    assert params["Conv_0"]["kernel"].shape == (3, 3, 4 + 3, 4)
+    params["Conv_0"]["kernel"] = params["Conv_0"]["kernel"].at[1, 1, 4:].set(2.0 * action[:, None] ** 2)
+    params["BatchNorm_0"]["scale"] = jnp.ones(4)
+    out = network.apply({"params": params, "batch_stats": variables["batch_stats"]}, state, action, False)
+    np.testing.assert_allclose(out, np.maximum(state + np.array([0, 2, 8]).reshape(3, 1, 1, 1), 0), rtol=1e-4, atol=1e-4)
 
 
 def others_shuffled(x, seed):

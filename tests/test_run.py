@@ -128,13 +128,14 @@ def test_refuses_to_overwrite_and_names_what_differs(reference):
     assert (reference[0] / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("word, message", [
+@pytest.mark.parametrize("words, message", [
     ("--game=Brekout", "unknown game 'Brekout'; the nearest are: Breakout"),
     ("--search.num-simulations=0", "search.num-simulations=0 is out of range: it must be at least 1"),
+    ("--network.patch=3 --env.width=50", "network.patch=3 is out of range: it must divide env.width=50"),
     ("--target.discount=1.5", "target.discount=1.5 is out of range: it must be in [0.0, 1.0]"),
 ])  # fmt: skip
-def test_bad_input_is_one_clear_line(tmp_path, capfd, word, message):
-    assert status("atari100k", "--preset=debug", f"--workdir={tmp_path / 'run'}", word) == 2
+def test_bad_input_is_one_clear_line(tmp_path, capfd, words, message):
+    assert status("atari100k", "--preset=debug", f"--workdir={tmp_path / 'run'}", *words.split()) == 2
     printed = capfd.readouterr()
     assert printed.out == "" and printed.err.strip().splitlines()[-1].startswith(f"error: {message}")
     assert not (tmp_path / "run").exists()

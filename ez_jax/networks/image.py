@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ez_jax.networks.layers import batch_norm, conv
+from ez_jax.networks.layers import Calls, batch_norm, conv
 
 Array = jax.Array
 
@@ -16,7 +16,7 @@ class ResBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool | Calls) -> Array:
         y = conv(self.channels, stride=self.stride, dtype=self.dtype)(x)
         y = nn.relu(batch_norm(train, self.dtype)(y))
         y = batch_norm(train, self.dtype)(conv(self.channels, dtype=self.dtype)(y))
@@ -34,16 +34,24 @@ def average_pool(x: Array) -> Array:
     return x / 9
 
 
+def space_to_depth(x: Array, size: int) -> Array:
+    """Squares of `size` pixels a side as channels of one pixel: `[B, H, W, C]` to `[B, H/size, W/size, size * size * C]`."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // size, size, width // size, size, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height // size, width // size, -1)
+
+
 class Representation(nn.Module):
     """uint8 `[B, H, W, C]` to a non-negative latent state `[B, h, w, channels]`; 96 px and two pools give 6x6."""
     channels: int
     pools: int
     blocks: int
+    patch: int = 1
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, observation: Array, train: bool) -> Array:
-        x = observation.astype(self.dtype) / 255
+    def __call__(self, observation: Array, train: bool | Calls) -> Array:
+        x = space_to_depth(observation, self.patch).astype(self.dtype) / 255
         x = conv(self.channels // 2, stride=2, dtype=self.dtype)(x)
         x = nn.relu(batch_norm(train, self.dtype)(x))
         x = ResBlock(self.channels // 2, dtype=self.dtype)(x, train)
@@ -59,22 +67,24 @@ class Representation(nn.Module):
 
 
 class Dynamics(nn.Module):
-    """Next latent state. The action enters as one plane a/|A|, or as features of it (EfficientZero-V2); the state is added back
-    before the ReLU (residual path)."""
+    """Next latent state. The action enters as one plane a/|A|, one plane for each action, or features of these
+    (EfficientZero-V2); the state is added back before the ReLU (residual path)."""
     num_actions: int
     blocks: int
     embedding: int = 0
+    one_hot: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, action: Array, train: bool) -> Array:
-        plane = (action / self.num_actions).astype(state.dtype)[:, None, None, None]
-        plane = jnp.broadcast_to(plane, state.shape[:-1] + (1,))
+    def __call__(self, state: Array, action: Array, train: bool | Calls) -> Array:
+        planes = jax.nn.one_hot(action, self.num_actions) if self.one_hot else (action / self.num_actions)[:, None]
+        planes = planes.astype(state.dtype)[:, None, None]
+        planes = jnp.broadcast_to(planes, state.shape[:-1] + planes.shape[-1:])
         if self.embedding:
-            # Without bias all planes would be multiples of one, which LayerNorm takes for the same.
-            plane = conv(self.embedding, kernel=1, fan_in=1, dtype=self.dtype, name="action_embedding")(plane)
-            plane = nn.relu(nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=(1, 2, 3), dtype=self.dtype)(plane))
-        x = jnp.concatenate([state, plane], axis=-1)
+            # Without bias all planes a/|A| would be multiples of one, which LayerNorm takes for the same.
+            planes = conv(self.embedding, kernel=1, fan_in=planes.shape[-1], dtype=self.dtype, name="action_embedding")(planes)
+            planes = nn.relu(nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=(1, 2, 3), dtype=self.dtype)(planes))
+        x = jnp.concatenate([state, planes], axis=-1)
         x = batch_norm(train, self.dtype)(conv(state.shape[-1], dtype=self.dtype)(x))
         x = nn.relu(x + state)
         for _ in range(self.blocks):
@@ -88,7 +98,7 @@ class Trunk(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, train: bool) -> Array:
+    def __call__(self, state: Array, train: bool | Calls) -> Array:
         for _ in range(self.blocks):
             state = ResBlock(state.shape[-1], dtype=self.dtype)(state, train)
         return state
@@ -100,7 +110,7 @@ class Features(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, train: bool) -> Array:
+    def __call__(self, state: Array, train: bool | Calls) -> Array:
         x = conv(self.channels, kernel=1, fan_in=state.shape[-1], dtype=self.dtype)(state)
         x = nn.relu(batch_norm(train, self.dtype)(x))
         return x.reshape(x.shape[0], -1).astype(jnp.float32)

@@ -1,6 +1,7 @@
 """Layers as the original builds them: PyTorch's default initialisation, symmetric padding, BatchNorm of momentum 0.1."""
 
 import math
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -31,37 +32,59 @@ def dense(features: int, fan_in: int, dtype=None, name=None) -> nn.Dense:
     return nn.Dense(features, kernel_init=KERNEL_INIT, bias_init=uniform(1 / math.sqrt(fan_in)), dtype=dtype, name=name)
 
 
+class Calls(NamedTuple):
+    """Several calls of a module in training as one: its input holds those of all, `[B * len(turns), ...]`, sample by sample.
+
+    Each call has batch statistics of its own. Running averages move as if the calls of an update came in their turns, whichever are
+    made together; those with the first turn have to be made first.
+    """
+    turns: tuple[int, ...]  # which ones these are
+    total: int  # calls of the module in an update
+
+    def split(self, x: Array) -> Array:
+        """`[B * calls, ...]` to `[B, calls, ...]`."""
+        return x.reshape(-1, len(self.turns), *x.shape[1:])
+
+    def average(self, old: Array, new: Array, momentum: float) -> Array:
+        """The running average `[C]` after these calls' `new [calls, C]`: the old one fades with the first turn."""
+        weights = (1 - momentum) * momentum ** (self.total - 1 - jnp.array(self.turns))
+        return (momentum**self.total if 0 in self.turns else 1.0) * old + weights @ new
+
+
 class BatchNorm(nn.Module):
     """`flax.linen.BatchNorm` with a gradient of its own: the running averages move by `1 - momentum` towards the batch's."""
-    use_running_average: bool | None = None
+    train: bool | Calls | None = None
     momentum: float = 0.9  # one minus PyTorch's
     epsilon: float = 1e-5
     affine: bool = True
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array, use_running_average: bool | None = None) -> Array:
+    def __call__(self, x: Array, train: bool | Calls | None = None) -> Array:
+        train = nn.merge_param("train", self.train, train)
         channels = (x.shape[-1],)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         variance = self.variable("batch_stats", "var", jnp.ones, channels)
         scale = self.param("scale", nn.initializers.ones, channels) if self.affine else jnp.ones(channels)
         bias = self.param("bias", nn.initializers.zeros, channels) if self.affine else jnp.zeros(channels)
         x = x.astype(self.dtype or x.dtype)
-        if nn.merge_param("use_running_average", self.use_running_average, use_running_average):
+        if not train:
             return ((x - mean.value) * (jax.lax.rsqrt(variance.value + self.epsilon) * scale) + bias).astype(x.dtype)
-        x, batch_mean, batch_variance = lowering.normalise_by_batch(x, scale, bias, self.epsilon)
+        calls = train if isinstance(train, Calls) else Calls((0,), 1)
+        y, means, variances = jax.vmap(
+            lambda x: lowering.normalise_by_batch(x, scale, bias, self.epsilon), 1, (1, 0, 0))(calls.split(x))
         if not self.is_initializing():
-            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
-            variance.value = self.momentum * variance.value + (1 - self.momentum) * batch_variance
-        return x
+            mean.value = calls.average(mean.value, means, self.momentum)
+            variance.value = calls.average(variance.value, variances, self.momentum)
+        return y.reshape(x.shape)
 
 
-def batch_norm(train: bool, dtype=None) -> BatchNorm:
+def batch_norm(train: bool | Calls, dtype=None) -> BatchNorm:
     """The original's BatchNorm."""
-    return BatchNorm(use_running_average=not train, dtype=dtype)
+    return BatchNorm(train, dtype=dtype)
 
 
-def normalise(norm: str, train: bool, dtype=None) -> nn.Module:
+def normalise(norm: str, train: bool | Calls, dtype=None) -> nn.Module:
     """The normalisation layer called `batch` or `layer`."""
     return nn.LayerNorm(dtype=dtype) if norm == "layer" else batch_norm(train, dtype)
 
@@ -75,7 +98,7 @@ class Mlp(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool | Calls) -> Array:
         for width in self.hidden:
             x = nn.relu(normalise(self.norm, train, self.dtype)(dense(width, x.shape[-1], self.dtype)(x)))
         if self.zero_last:
@@ -84,16 +107,26 @@ class Mlp(nn.Module):
 
 
 class LSTM(nn.Module):
-    """One step of an LSTM with PyTorch's parametrisation: two bias vectors, every weight U(-1/sqrt(units), 1/sqrt(units))."""
+    """An LSTM with PyTorch's parametrisation: two bias vectors, every weight U(-1/sqrt(units), 1/sqrt(units)).
+
+    Takes consecutive steps at once, `x [B * steps, D]` sample by sample to outputs `[B * steps, units]`: what comes from x is one
+    product. The carry, `[B, units]` each, is zero again after every `restart` steps (0: never).
+    """
     units: int
 
     @nn.compact
-    def __call__(self, carry: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
+    def __call__(self, carry: tuple[Array, Array], x: Array, restart: int = 0) -> tuple[tuple[Array, Array], Array]:
         c, h = carry
         init = uniform(1 / math.sqrt(self.units))
-        gates = (nn.Dense(4 * self.units, kernel_init=init, bias_init=init, name="input")(x)
-                 + nn.Dense(4 * self.units, kernel_init=init, bias_init=init, name="hidden")(h))
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
-        h = nn.sigmoid(o) * jnp.tanh(c)
-        return (c, h), h
+        inputs = nn.Dense(4 * self.units, kernel_init=init, bias_init=init, name="input")(x)
+        inputs = inputs.reshape(c.shape[0], -1, 4 * self.units)
+        hidden = nn.Dense(4 * self.units, kernel_init=init, bias_init=init, name="hidden")
+        outputs = []
+        for k in range(inputs.shape[1]):
+            i, f, g, o = jnp.split(inputs[:, k] + hidden(h), 4, axis=-1)
+            c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
+            h = nn.sigmoid(o) * jnp.tanh(c)
+            outputs.append(h)
+            if restart and (k + 1) % restart == 0:
+                c, h = jnp.zeros_like(c), jnp.zeros_like(h)
+        return (c, h), jnp.stack(outputs, axis=1).reshape(-1, self.units)

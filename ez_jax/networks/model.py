@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ez_jax import lowering
 from ez_jax.config import NetworkConfig
 from ez_jax.networks import image, vector
-from ez_jax.networks.layers import LSTM, BatchNorm, Mlp, normalise
+from ez_jax.networks.layers import LSTM, BatchNorm, Calls, Mlp, normalise
 from ez_jax.types import EnvSpec
 
 Array = jax.Array
@@ -36,10 +36,11 @@ class ValuePrefix(nn.Module):
     config: NetworkConfig
 
     @nn.compact
-    def __call__(self, memory: tuple[Array, Array], state: Array, train: bool) -> tuple[tuple[Array, Array], Array]:
-        x = self.features(state, train)
+    def __call__(self, memory: tuple[Array, Array], states: Array, train: bool | Calls,
+                 restart: int) -> tuple[tuple[Array, Array], Array]:
+        x = self.features(states, train)
         if self.config.value_prefix:
-            memory, x = LSTM(self.config.lstm)(memory, x)
+            memory, x = LSTM(self.config.lstm)(memory, x, restart)
             x = nn.relu(normalise(self.config.norm, train)(x))
         logits = Mlp((self.config.head_hidden,), 2 * self.config.support + 1, True, self.config.norm)(x, train)
         return memory, logits
@@ -53,8 +54,8 @@ class Network(nn.Module):
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         if len(self.spec.frame_shape) == 3:
-            self.representation = image.Representation(c.channels, c.pools, c.blocks, dtype)
-            self.dynamics = image.Dynamics(self.spec.num_actions, c.blocks, c.action_embedding, dtype)
+            self.representation = image.Representation(c.channels, c.pools, c.blocks, c.patch, dtype)
+            self.dynamics = image.Dynamics(self.spec.num_actions, c.blocks, c.action_embedding, c.action_planes == "one_hot", dtype)
             self.trunk = image.Trunk(c.blocks, dtype)
             features = lambda: image.Features(c.head_channels, dtype)  # noqa: E731
         else:
@@ -70,35 +71,42 @@ class Network(nn.Module):
         self.projector_norm = BatchNorm(dtype=dtype)
         self.predictor = Mlp((c.predictor,), c.projection, dtype=dtype)
 
-    def encode(self, observation: Array, train: bool = False) -> Array:
+    def encode(self, observation: Array, train: bool | Calls = False) -> Array:
         """Observation `[B, ..., S * C]` to latent state `[B, ...]`."""
         return self.representation(observation, train)
 
-    def predict(self, state: Array, train: bool = False) -> Prediction:
+    def predict(self, state: Array, train: bool | Calls = False) -> Prediction:
         x = self.trunk(state, train)
         return Prediction(self.value_head(self.value_features(x, train), train),
                           self.policy_head(self.policy_features(x, train), train))
 
-    def step(self, state: Array, memory: tuple[Array, Array], action: Array, train: bool = False) -> Step:
-        """One model step along `action [B]`."""
+    def step(self, state: Array, memory: tuple[Array, Array], action: Array, train: bool | Calls = False) -> Step:
+        """One model step along `action [B]`; the caller zeroes the memory where the value prefix starts anew."""
         return self.reward(self.advance(state, action, train), memory, train)
 
-    def advance(self, state: Array, action: Array, train: bool = False) -> Array:
+    def advance(self, state: Array, action: Array, train: bool | Calls = False) -> Array:
         """Next latent state alone: the loss scales its gradient before any head sees it."""
         return self.dynamics(state, action, train)
 
-    def reward(self, state: Array, memory: tuple[Array, Array], train: bool = False) -> Step:
-        memory, logits = self.value_prefix(memory, state, train)
-        return Step(state, memory, logits)
+    def reward(self, states: Array, memory: tuple[Array, Array], train: bool | Calls = False, restart: int = 0) -> Step:
+        """Value prefixes on arrival in consecutive states.
 
-    def project(self, state: Array, train: bool = False) -> Array:
+        Args:
+          states: `[B * steps, ...]`, sample by sample.
+          memory: before the first, `[B, lstm]` each.
+          train: see `Calls`.
+          restart: the memory is zero again after so many states, the horizon of the value prefix; 0: never.
+        """
+        memory, logits = self.value_prefix(memory, states, train, restart)
+        return Step(states, memory, logits)
+
+    def project(self, state: Array, train: bool | Calls = False) -> Array:
         """SimSiam projection `[B, projection]` (Chen & He 2021): BatchNorm after the last layer too, without ReLU."""
-        x = self.projector(state.reshape(state.shape[0], -1), train)
-        return self.projector_norm(x, use_running_average=not train)
+        return self.projector_norm(self.projector(state.reshape(state.shape[0], -1), train), train)
 
-    def project_and_predict(self, state: Array, train: bool = False) -> Array:
-        """The prediction branch: predictor over projection, `[B, projection]`."""
-        return self.predictor(self.project(state, train), train)
+    def predict_projection(self, projection: Array, train: bool | Calls = False) -> Array:
+        """SimSiam's predictor, `[B, projection]`: on the branch of the predicted states."""
+        return self.predictor(projection, train)
 
     def initial_memory(self, batch: int) -> tuple[Array, Array]:
         units = self.config.lstm if self.config.value_prefix else 0
@@ -110,7 +118,7 @@ class Network(nn.Module):
         action = jnp.zeros(observation.shape[0], jnp.int32)
         step = self.step(state, self.initial_memory(observation.shape[0]), action)
         self.predict(step.state)
-        return self.project_and_predict(step.state)
+        return self.predict_projection(self.project(step.state))
 
 
 def encode(network: Network, variables: Any, observation: Array) -> Array:

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ez_jax.networks.layers import BatchNorm, dense, normalise
+from ez_jax.networks.layers import BatchNorm, Calls, dense, normalise
 
 Array = jax.Array
 
@@ -16,7 +16,7 @@ class DenseBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array, train: bool | Calls) -> Array:
         y = nn.relu(normalise(self.norm, train, self.dtype)(dense(self.width, x.shape[-1], self.dtype)(x)))
         y = normalise(self.norm, train, self.dtype)(dense(self.width, self.width, self.dtype)(y))
         return nn.relu(x + y)
@@ -30,11 +30,11 @@ class Representation(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, observation: Array, train: bool) -> Array:
+    def __call__(self, observation: Array, train: bool | Calls) -> Array:
         x = observation.astype(self.dtype)
         if self.norm == "layer":
             # The entries of an observation have scales of their own; a norm over them would mix these.
-            x = BatchNorm(use_running_average=not train, momentum=0.99, affine=False)(x)
+            x = BatchNorm(train, momentum=0.99, affine=False)(x)
         x = dense(self.width, x.shape[-1], self.dtype)(x)
         x = nn.relu(normalise(self.norm, train, self.dtype)(x))
         for _ in range(self.blocks):
@@ -51,7 +51,7 @@ class Dynamics(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, action: Array, train: bool) -> Array:
+    def __call__(self, state: Array, action: Array, train: bool | Calls) -> Array:
         choice = jax.nn.one_hot(action, self.num_actions, dtype=state.dtype)
         if self.embedding:
             choice = dense(self.embedding, self.num_actions, self.dtype, name="action_embedding")(choice)
@@ -71,7 +71,7 @@ class Trunk(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, train: bool) -> Array:
+    def __call__(self, state: Array, train: bool | Calls) -> Array:
         for _ in range(self.blocks):
             state = DenseBlock(state.shape[-1], self.norm, self.dtype)(state, train)
         return state
@@ -81,5 +81,5 @@ class Features(nn.Module):
     """What a head sees of a latent state: all of it, in float32."""
 
     @nn.compact
-    def __call__(self, state: Array, train: bool) -> Array:
+    def __call__(self, state: Array, train: bool | Calls) -> Array:
         return state.astype(jnp.float32)
