@@ -86,3 +86,31 @@ def test_ablation_of_an_atari_preset(ablation, tmp_path):
     assert script.main(["--env=Krull-v5", "--preset=cpu", "--study=speed", "--env-steps=20000", f"--workdir={tmp_path}"]) == 0
     assert started[0] == ("full", script.replace(PRESETS["cpu"], env__id="Krull-v5", env_steps=20_000))
     assert len(started) == len(script.SPEED)
+
+
+def test_repeated_search(tmp_path, monkeypatch, capsys):
+    """Sixteen PUCT simulations tell eighteen actions of one worth apart, which a floored range and an entropy term prevent; actions
+    of different worth are told apart all the same."""
+    script = load_script("repeated_search")
+    chosen = ("PUCT, 16 simulations", "Gumbel, 16, range 0.5, entropy 0.2")
+    monkeypatch.setattr(script, "VARIANTS", {name: script.VARIANTS[name] for name in chosen})
+    output = tmp_path / "repeated_search.json"
+    assert script.main(["--actions", "18", "--errors", "0", "0.2", "--rounds", "10", "--roots", "32", "--output", str(output)]) == 0
+    content = json.loads(output.read_text())
+    last = {(row["search"], row["error"]): row["entropy"][-1] for row in content["rows"]}
+    assert len(last) == 4 and all(len(row["entropy"]) == 10 for row in content["rows"])
+    assert last[chosen[0], 0.0] < 2.2 and last[chosen[0], 0.2] < 1.0
+    assert last[chosen[1], 0.0] > 2.85 and last[chosen[1], 0.2] < 2.2
+    assert content["noise"] == 0.05 and "versions" in content
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_policy_of_an_entropy_term():
+    """The minimum of cross-entropy less entropy, against its condition: target / policy = c log(policy) + a constant."""
+    script = load_script("repeated_search")
+    target = np.array([0.7, 0.25, 0.05], np.float32)
+    policy = np.asarray(script.jax.nn.softmax(script.train(script.jnp.zeros(3), script.jnp.asarray(target), 0.2)))
+    constant = target / policy - 0.2 * np.log(policy)
+    np.testing.assert_allclose(constant, constant[0], rtol=1e-2)
+    exact = script.jax.nn.softmax(script.train(script.jnp.zeros(3), script.jnp.asarray(target), 0.0))
+    np.testing.assert_allclose(exact, target, atol=1e-3)
