@@ -2,10 +2,10 @@
 
     python experiments/repeated_search.py --output=repeated_search.json
 
-A policy is searched, trained to what the searches found, searched on top of that, and so on, as reanalysis does with every position of
-replay. There is no network: a step's value is noise, and the first action of a search adds an error of its own that stays the same
-all along, as that of a young model does. What is not worth telling apart should not be told apart: the entropy of the policy should
-stay near the largest, and with differences that are worth something the best action should win.
+A policy is searched, trained to what the searches found, searched on top of that, and so on, as reanalysis does with every
+position of replay. There is no network: a step's value is noise, and the first action of a search adds an error of its own that
+stays the same all along, as that of a young model does. What is not worth telling apart should not be told apart: the entropy of
+the policy should stay near the largest, and with differences that are worth something the best action should win.
 """
 
 import json

@@ -86,9 +86,9 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
     """Unrolls the model K steps along the actions taken, in training mode.
 
     Only the dynamics need one state to make the next: the heads and projections are called once, with all steps. Yet BatchNorm
-    sees each step's own batch, and its running statistics move step by step in the original's order (the encoder, which comes
-    first here, shares none with the rest). The loop is Python's: a gradient through `lax.scan` of convolutions is an order of
-    magnitude slower on CPU.
+    sees each step's own batch (unless `joint_norm`), and its running statistics move step by step in the original's order (the
+    encoder, which comes first here, shares none with the rest). The loop is Python's: a gradient through `lax.scan` of
+    convolutions is an order of magnitude slower on CPU.
 
     Returns:
       the predictions, and the moved `batch_stats`.
@@ -110,11 +110,11 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
     input_key, target_key = jax.random.split(key)
     first = observations(view(input_key, batch.frames[:, :stack]), stack, 0)
     root, moved = network.apply(variables, first, train=True, method="encode", mutable=["batch_stats"])
-    variables = {**variables, **moved}
+    variables, encoded = {**variables, **moved}, []
     if consistency:
         # One crop and one intensity for all target frames of a sample, drawn apart from the input's.
         encoded, batch_stats = encode_targets(network, config, variables, view(target_key, batch.frames[:, 1:]))
-        encoded = together(list(encoded))
+        encoded = list(encoded)
         variables = {**variables, "batch_stats": batch_stats}
 
     # Turns of a head: the root, then each predicted state and, with consistency, the encoded state after it.
@@ -128,19 +128,26 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
             state = net.advance(states[-1], batch.action[:, k], train=True)
             # Before anything reads the state: heads, consistency and later steps all send half.
             states.append(optax.scale_gradient(state, 0.5) if config.loss.half_gradient else state)
-        prediction = net.predict(together(states), train=Calls((0, *predicted_turns), turns))
         predicted, in_order = together(states[1:]), Calls(tuple(range(k_steps)), k_steps)
-        prefix = net.reward(predicted, net.initial_memory(root.shape[0]), in_order, config.target.prefix_horizon)
+        memory, restart = net.initial_memory(root.shape[0]), config.target.prefix_horizon
+        # Encoded states are shown to the heads for the running statistics alone: without them the heads would be normalised for
+        # imagined states, and be off at every root.
+        if config.network.joint_norm:
+            prediction = net.predict(together(states + encoded), train=True)
+            prefix = net.reward(predicted, memory, True, restart)
+        else:
+            prediction = net.predict(together(states), train=Calls((0, *predicted_turns), turns))
+            prefix = net.reward(predicted, memory, in_order, restart)
+            if consistency:
+                net.predict(together(encoded), train=Calls(tuple(encoded_turns), turns))
         projection = target_projection = None
         if consistency:
-            # For the running statistics alone: without encoded states among them the heads would be normalised for imagined
-            # states, and be off at every root.
-            net.predict(encoded, train=Calls(tuple(encoded_turns), turns))
             projection = net.project(predicted, train=Calls(tuple(range(0, 2 * k_steps, 2)), 2 * k_steps))
             projection = apart(net.predict_projection(projection, train=in_order))
-            target_projection = net.project(encoded, train=Calls(tuple(range(1, 2 * k_steps, 2)), 2 * k_steps))
+            target_projection = net.project(together(encoded), train=Calls(tuple(range(1, 2 * k_steps, 2)), 2 * k_steps))
             target_projection = apart(jax.lax.stop_gradient(target_projection))
-        return Unroll(value_logits=apart(prediction.value_logits), policy_logits=apart(prediction.policy_logits),
+        value_logits, policy_logits = (apart(x)[:, : k_steps + 1] for x in prediction)
+        return Unroll(value_logits=value_logits, policy_logits=policy_logits,
                       prefix_logits=apart(prefix.prefix_logits), projection=projection, target_projection=target_projection)
 
     unroll, moved = network.apply(variables, root, method=forward, mutable=["batch_stats"])

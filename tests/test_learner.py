@@ -12,7 +12,7 @@ from ez_jax import config as config_lib
 from ez_jax import learner as learner_lib
 from ez_jax import presets
 from ez_jax.losses import LOSSES, active_losses, policy_loss, value_loss
-from ez_jax.networks import Network, Prediction, Step, init_variables
+from ez_jax.networks import Network, Prediction, Step, frames_to_channels, init_variables
 from ez_jax.types import Batch, EnvSpec, Positions, Targets
 
 BATCH, STACK, UNROLL, TD, ACTIONS = 4, 2, 3, 2, 3
@@ -88,6 +88,36 @@ def test_loss_equals_a_plain_loop(spec):
     moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), output.batch_stats, variables["batch_stats"])
     assert all(jax.tree.leaves(moved))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), output.batch_stats, dict(stats))
+
+@pytest.mark.parametrize("consistency", [True, False])
+def test_joint_norm_trains_the_heads_as_a_search_sees_them(consistency):
+    """Under the moments of all states of an update together, inference says of each state what training said."""
+    config = make_config(network__joint_norm=True)
+    network, variables = make_network(config, IMAGE)
+    batch = make_batch(IMAGE)
+    unroll, moved = jax.jit(lambda variables: learner_lib.unroll_model(
+        network, config, variables, jax.random.key(0), batch, consistency))(variables)
+    # The running averages have moved by a tenth.
+    moments = jax.tree.map(lambda new, old: (new - 0.9 * old) / 0.1, moved, variables["batch_stats"])
+
+    def in_training(method, *args):
+        return network.apply(variables, *args, train=True, method=method, mutable=["batch_stats"])[0]
+
+    def in_search(method, *args):
+        return network.apply({**variables, "batch_stats": moments}, *args, method=method)
+
+    states = [in_training("encode", frames_to_channels(batch.frames[:, :STACK]))]
+    for k in range(UNROLL):
+        states.append(in_training("advance", states[-1], batch.action[:, k]))
+    predictions = [in_search("predict", state) for state in states]
+    together = jnp.stack(states[1:], axis=1).reshape(-1, *states[0].shape[1:])
+    memory = network.initial_memory(BATCH)
+    searched = [jnp.stack([p.value_logits for p in predictions], 1), jnp.stack([p.policy_logits for p in predictions], 1),
+                in_search("reward", together, memory, False, config.target.prefix_horizon).prefix_logits]
+    for found, expected in zip(searched, (unroll.value_logits, unroll.policy_logits, unroll.prefix_logits)):
+        assert np.ptp(expected, axis=(0, 1)).max() > 0.1
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4)
+
 
 
 # HALF GRADIENT

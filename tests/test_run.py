@@ -150,6 +150,20 @@ def test_nan_stops_with_the_step_and_the_terms(tmp_path):
     assert Checkpoints(tmp_path).latest() is None
 
 
+def test_value_gap_command(reference, tmp_path, capsys):
+    """Against the replay that the run itself wrote, brought back from its checkpoint."""
+    script, output = load_script("value_gap"), tmp_path / "gap.json"
+    assert script.main([f"--workdir={reference[0]}", "--batches=2", f"--output={output}"]) == 0
+    found = json.loads(output.read_text())
+    assert found["positions"] == 2 * BREAKOUT.cycle.batch_size and found["updates"] == BREAKOUT.total_updates
+    # So young a network values what random play earns at nearly nothing, and the two ways to call it differ a little.
+    assert 0 < found["return"] < 1 and abs(found["inference"]) < 0.5
+    assert 0 < abs(found["inference"] - found["training"]) < 0.5
+    assert f"positions{found['positions']:18d}" in capsys.readouterr().out
+    assert script.main([f"--workdir={tmp_path}"]) == 2
+    assert "no run in" in capsys.readouterr().err
+
+
 def test_evaluate_command(reference, tmp_path):
     done = call("evaluate.py", f"--workdir={reference[0]}", "--episodes=3", "--simulations=2", "--max-steps=8",
                 f"--video={tmp_path / 'game.mp4'}", f"--output={tmp_path / 'scores'}")
