@@ -11,6 +11,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import tyro
 from ez_jax import cycle, diagnostics, learner, targets
 from ez_jax import replay as replay_lib
 from ez_jax.checkpoint import regenerate
-from ez_jax.config import replace
+from ez_jax.config import Config, replace
 from ez_jax.networks import Network, encode, observations
 from ez_jax.run import provenance, restore, setup
 from ez_jax.transforms import logits_to_scalar
@@ -37,7 +38,7 @@ class Args:
     """Batches of the run's size, drawn uniformly from the positions whose episode's end is in replay."""
 
 
-def values(network: Network, config, variables, batch: Batch) -> tuple[Array, Array]:
+def values(network: Network, config: Config, variables: Any, batch: Batch) -> tuple[Array, Array]:
     """Of the first states of a batch, not augmented, in inference and in training: `[B]` each."""
     first = observations(batch.frames[:, : config.env.stack], config.env.stack, 0)
     inference = network.apply(variables, encode(network, variables, first), method=Network.predict)

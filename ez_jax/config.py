@@ -75,8 +75,8 @@ class NetworkConfig:
     """Normalisation in dense layers, those of all heads too: BatchNorm (paper), or LayerNorm (EfficientZero-V2 on vectors), which
     does not care whose states a batch holds. Convolutions and the projections have BatchNorm always."""
     joint_norm: bool = False
-    """BatchNorm of the heads takes all states of an update, predicted and encoded, as one batch, so that a search sees the heads as
-    they were trained; off: each step of the unroll by itself (paper), and a search by a running average over the steps."""
+    """BatchNorm of the heads takes all states of an update as one batch, predicted ones and (with a consistency loss) encoded ones,
+    so that a search's running averages are of the mixture that training saw; off: each step of the unroll by itself (paper)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the trunk; heads and statistics are float32 always."""
 

@@ -130,8 +130,8 @@ def unroll_model(network: Network, config: Config, variables: Any, key: Array, b
             states.append(optax.scale_gradient(state, 0.5) if config.loss.half_gradient else state)
         predicted, in_order = together(states[1:]), Calls(tuple(range(k_steps)), k_steps)
         memory, restart = net.initial_memory(root.shape[0]), config.target.prefix_horizon
-        # Encoded states are shown to the heads for the running statistics alone: without them the heads would be normalised for
-        # imagined states, and be off at every root.
+        # No loss reads what the heads say of encoded states. They are shown for the statistics: without them the heads would be
+        # normalised for imagined states, and be off at every root.
         if config.network.joint_norm:
             prediction = net.predict(together(states + encoded), train=True)
             prefix = net.reward(predicted, memory, True, restart)
