@@ -39,8 +39,10 @@ SPEED = {
     "8 simulations": dict(search__num_simulations=8),
     "50 simulations": dict(search__num_simulations=50),
     "32 reanalysed positions": dict(reanalyse__positions=32),
+    "16 reanalysed positions": dict(reanalyse__positions=16),
     "bfloat16 embeddings": dict(search__embedding_dtype="bfloat16"),
     "sampled reanalysis": dict(reanalyse__mode="sampled"),
+    "normalised step by step": dict(network__joint_norm=False),
 }  # fmt: skip
 """Options that make a run faster or slower and may change what it learns. An evaluation searches as training does, unless
 `--run.eval-simulations` says otherwise."""
