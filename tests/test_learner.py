@@ -24,7 +24,8 @@ def make_config(unroll=UNROLL, **changes):
     return config_lib.replace(
         presets.DEBUG, env__stack=STACK, target__unroll_steps=unroll, target__td_steps=TD, target__prefix_horizon=2,
         network__channels=8, network__head_channels=2, network__head_hidden=4, network__lstm=5, network__support=3,
-        network__projection=6, network__predictor=4, loss__shift=0, loss__intensity=0.0, **changes)  # fmt: skip
+        network__projection=6, network__predictor=4, loss__shift=0, loss__intensity=0.0,
+        **{"network__joint_norm": False, **changes})  # fmt: skip
 
 
 def make_network(config, spec):

@@ -15,7 +15,7 @@ from ez_jax.types import EnvSpec
 ATARI = EnvSpec(18, (96, 96, 3), np.uint8, 4)
 IMAGE = EnvSpec(3, (16, 16, 1), np.uint8, 2)
 VECTOR = EnvSpec(3, (4,), np.float32, 2)
-TINY = config_lib.replace(presets.DEBUG.network, channels=4, head_channels=2, head_hidden=4, lstm=5, support=3,
+TINY = config_lib.replace(presets.DEBUG.network, patch=1, pools=1, channels=4, head_channels=2, head_hidden=4, lstm=5, support=3,
                           projection=6, predictor=4)
 
 

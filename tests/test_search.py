@@ -327,7 +327,7 @@ def random_variables(network: Network) -> dict:
 
 def test_half_precision_embeddings():
     """A real network; half precision stays inside the tree."""
-    config = replace(DEBUG, search__embedding_dtype="bfloat16")
+    config = replace(DEBUG, search__algorithm="muzero", search__embedding_dtype="bfloat16")
     network = Network(config.network, EnvSpec(6, (48, 48, 1), jnp.uint8, 4))
     variables = random_variables(network)
     observation = np.random.default_rng(1).integers(0, 256, (4, 48, 48, 4), np.uint8)
