@@ -19,8 +19,8 @@ V2 = replace(
     loss__consistency=5.0, loss__entropy=5e-3,
 )  # fmt: skip
 
-# Sized for two CPU cores: 100k steps of Pong in about an hour. With 16 simulations counts of visits thin the policy out, hence Gumbel
-# search; the floor of the range and the entropy term keep small errors of Q from becoming favourites.
+# Sized for two CPU cores: 100k steps of Pong in about an hour. With 16 simulations counts of visits thin the policy out, hence
+# Gumbel search; the floor of the range and the entropy term keep small errors of Q from becoming favourites.
 CPU = replace(
     PAPER,
     env__num_envs=8, env__height=48, env__width=48, env__grayscale=True,
