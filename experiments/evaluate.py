@@ -23,6 +23,8 @@ class Args:
     """Games, each with its own seed for the no-ops at its start."""
     simulations: int = 0
     """Simulations a search; 0: as in training."""
+    explore: bool = False
+    """Draws actions with the noise of training, rather than the best. Greedy games of a deterministic task are all alike."""
     max_steps: int = 0
     """Ends a game after so many agent steps; 0: as the run's config says."""
     video: Path | None = None
@@ -45,13 +47,13 @@ def main(argv: list[str] | None = None) -> int:
             config = replace(config, env__eval_max_episode_steps=args.max_steps)
         validate(config)
         found = evaluate(restored.network, config, restored.variables, episodes=args.episodes,
-                         simulations=args.simulations or None)
+                         simulations=args.simulations or None, explore=args.explore)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     result = {"game": game_name(config), "updates": int(restored.state.learner.updates),
               "env_steps": int(restored.state.actor.env_steps),
-              "simulations": args.simulations or config.search.num_simulations} | summary(config, found)
+              "simulations": args.simulations or config.search.num_simulations, "explore": args.explore} | summary(config, found)
     normalized = result["human_normalized"]
     print(f"{result['game']} after {result['env_steps']:,} steps: mean {result['eval_mean']:.2f}, "
           f"median {result['eval_median']:.2f}"

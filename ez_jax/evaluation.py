@@ -1,4 +1,4 @@
-"""Evaluation: whole games, greedy and noiseless search, raw scores, one seed an episode."""
+"""Evaluation: whole games, raw scores, one seed an episode; by default a greedy search without noise."""
 
 import functools
 from collections.abc import Callable
@@ -37,14 +37,15 @@ class Evaluation(NamedTuple):
 
 
 @functools.cache
-def _compiled(network: Network, config: Config, simulations: int | None) -> Callable:
-    return jit(functools.partial(_act, network, config, simulations))
+def _compiled(network: Network, config: Config, simulations: int | None, explore: bool) -> Callable:
+    return jit(functools.partial(_act, network, config, simulations, explore))
 
 
-def _act(network: Network, config: Config, simulations: int | None, variables, stack):
+def _act(network: Network, config: Config, simulations: int | None, explore: bool, variables, stack, step):
     # Ties of a noiseless search are broken by a key; a fixed one keeps evaluation a function of the parameters.
-    return search(network, config, variables, jax.random.key(0), stack, explore=False, temperature=0.0,
-                  num_simulations=simulations).action
+    key = jax.random.fold_in(jax.random.key(0), step) if explore else jax.random.key(0)
+    return search(network, config, variables, key, stack, explore=explore,
+                  temperature=config.search.temperature[-1] if explore else 0.0, num_simulations=simulations).action
 
 
 _push = jax.jit(push_frame)
@@ -55,7 +56,7 @@ def make_env(config: Config, episodes: int) -> Environments:
     return make(config.env, [FIRST_SEED + i for i in range(episodes)], training=False)
 
 
-def evaluate(network: Network, config: Config, variables, *, episodes: int, simulations: int | None = None,
+def evaluate(network: Network, config: Config, variables, *, episodes: int, simulations: int | None = None, explore: bool = False,
              env: Environments | None = None, progress: Callable[[int, int], None] | None = None) -> Evaluation:
     """Plays `episodes` games side by side, one of each seed from `FIRST_SEED` on (the seed draws the no-ops at the start).
 
@@ -65,18 +66,20 @@ def evaluate(network: Network, config: Config, variables, *, episodes: int, simu
       variables: of the network.
       episodes: how many.
       simulations: instead of the training's.
+      explore: root noise and the last temperature of training. Greedy games of a deterministic task all go the same way: they
+        say how one trajectory ends, these how good the policy is on average.
       env: of `make_env`, to play in; only pure ones can be played in again.
       progress: called with steps done and games finished.
     """
     env = env or make_env(config, episodes)
     spec = env.spec(config.env.stack)
-    act = _compiled(network, replace(config, seed=0), simulations)  # what is compiled does not depend on the seed
+    act = _compiled(network, replace(config, seed=0), simulations, explore)  # what is compiled does not depend on the seed
     timestep = env.reset()
     stack = _push(jnp.zeros((episodes, *observation_shape(spec)), spec.frame_dtype), timestep.frame, timestep.first)
     score, length, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
     actions = []
     while not over.all():
-        action = np.asarray(act(variables, stack))
+        action = np.asarray(act(variables, stack, int(length.max())))
         if not over[0]:
             actions.append(int(action[0]))
         timestep = env.step(action)

@@ -6,12 +6,15 @@ import re
 import shlex
 import shutil
 
+import jax.numpy as jnp
 import pytest
 from tiny import ROOT, assert_same_bits, call, load_script, metrics, numbers, options, small_classic, status
 
 from ez_jax import cli
 from ez_jax.checkpoint import Checkpoints
 from ez_jax.config import from_dict, replace, to_dict, validate
+from ez_jax.evaluation import _act, evaluate, make_env
+from ez_jax.networks import observation_shape
 from ez_jax.presets import classic
 from ez_jax.run import restore, run_seeds
 
@@ -89,6 +92,22 @@ def test_evaluate_command_plays_a_seeds_games_again(finished, tmp_path):
     done = call("evaluate.py", f"--workdir={workdir / 'seed1'}", f"--episodes={episodes}", f"--output={tmp_path / 'scores'}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "scores.csv").read_text() == (workdir / "seed1" / "eval.csv").read_text()
+
+
+@only("jax/Catch")
+def test_exploring_games_draw_their_actions_and_come_again(finished):
+    _, workdir, _ = finished
+    restored = restore(workdir / "seed1")
+    network, config, variables = restored.network, restored.config, restored.variables
+    greedy, exploring, again = (evaluate(network, config, variables, episodes=4, explore=explore) for explore in (False, True, True))
+    assert exploring == again and exploring.actions != greedy.actions
+    # The noise is another one at each step, and none when greedy.
+    stack = jnp.zeros((64, *observation_shape(make_env(config, 1).spec(config.env.stack))))
+
+    def actions(explore, step):
+        return _act(network, config, None, explore, variables, stack, step)
+
+    assert (actions(True, 0) != actions(True, 1)).any() and (actions(False, 0) == actions(False, 1)).all()
 
 
 def test_resumes_from_what_both_seeds_have(finished, tmp_path):

@@ -171,6 +171,7 @@ def test_evaluate_command(reference, tmp_path):
     assert "distinct returns in 3 episodes" in done.stdout and (tmp_path / "game.mp4").stat().st_size > 1000
     rows = (tmp_path / "scores.csv").read_text().splitlines()
     assert len(rows) == 4 and all(row.endswith(",8") for row in rows[1:])
+    assert json.loads((tmp_path / "scores.json").read_text())["explore"] is False
     missing = call("evaluate.py", f"--workdir={tmp_path}")
     assert missing.returncode == 2 and "config.json is missing" in missing.stderr
 
