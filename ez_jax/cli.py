@@ -76,7 +76,8 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
         return 2
     for member, result in zip(members, results):
         normalized = result["human_normalized"]
-        print(f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over {result['eval_episodes']} episodes"
+        print(f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over {result['eval_episodes']} episodes "
+              f"({result['eval_distinct']} distinct returns)"
               + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
               + f"; see {member.workdir / 'result.json'}")
     return 0
