@@ -35,7 +35,9 @@ class Args:
     output: Path | None = None
     """JSON file to write."""
     batches: int = 8
-    """Batches of the run's size, drawn uniformly from the positions whose episode's end is in replay."""
+    """Batches of the run's size, of positions whose episode's end is in replay, drawn by priority as training draws them."""
+    uniform: bool = False
+    """Draws all positions alike. Training never sees such batches: their moments are not those of prioritised ones."""
 
 
 def values(network: Network, config: Config, variables: Any, batch: Batch) -> tuple[Array, Array]:
@@ -64,10 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     if len(lane) < size:
         print(f"error: {args.workdir} has {len(lane)} positions whose return is known, a batch has {size}", file=sys.stderr)
         return 2
+    exponent = 0.0 if args.uniform else config.replay.priority_exponent
+    weight = np.asarray(replay.priority, float)[lane, slot] ** exponent
     rng, both = np.random.default_rng(0), jax.jit(lambda variables, batch: values(network, config, variables, batch))
     rows = []
     for _ in range(args.batches):
-        chosen = rng.choice(len(lane), size, replace=False)
+        chosen = rng.choice(len(lane), size, replace=False, p=weight / weight.sum())
         at = lane[chosen], slot[chosen]
         positions = Positions(jnp.asarray(at[0], jnp.int32), replay_lib.slot_times(replay)[at[1]])
         batch = replay_lib.gather(replay, positions, jnp.ones(size), state.actor.env_steps, updates, config)
@@ -79,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     result = {name: round(float(x.mean()), 4) for name, x in zip(names, found)}
     if min(np.std(found, axis=1)) > 0:
         result |= {f"correlation_{name}": round(float(np.corrcoef(found[0], x)[0, 1]), 4) for name, x in zip(names[1:], found[1:])}
-    result |= {"positions": found.shape[1], "updates": int(updates), "env_steps": int(state.actor.env_steps)}
+    result |= {"positions": found.shape[1], "uniform": args.uniform, "updates": int(updates),
+               "env_steps": int(state.actor.env_steps)}
     print("\n".join(f"{name:24s} {value}" for name, value in result.items()))
     if args.output:
         args.output.write_text(json.dumps(provenance() | {"workdir": args.workdir.name} | result, indent=1) + "\n")

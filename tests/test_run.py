@@ -160,6 +160,10 @@ def test_value_gap_command(reference, tmp_path, capsys):
     assert 0 < found["return"] < 1 and abs(found["inference"]) < 0.5
     assert 0 < abs(found["inference"] - found["training"]) < 0.5
     assert f"positions{found['positions']:18d}" in capsys.readouterr().out
+    # Rewards are what a network of this age is wrong about: by priority there are more of them.
+    assert script.main([f"--workdir={reference[0]}", "--batches=2", "--uniform", f"--output={output}"]) == 0
+    uniform = json.loads(output.read_text())
+    assert uniform["uniform"] and not found["uniform"] and found["return"] > uniform["return"]
     assert script.main([f"--workdir={tmp_path}"]) == 2
     assert "no run in" in capsys.readouterr().err
 
