@@ -24,7 +24,7 @@ class Args:
     simulations: int = 0
     """Simulations a search; 0: as in training."""
     explore: bool = False
-    """Draws actions with the noise of training, rather than the best. Greedy games of a deterministic task are all alike."""
+    """Draws actions with the noise of training, rather than the best. Greedy games of a deterministic task repeat a few."""
     max_steps: int = 0
     """Ends a game after so many agent steps; 0: as the run's config says."""
     video: Path | None = None

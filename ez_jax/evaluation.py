@@ -66,8 +66,8 @@ def evaluate(network: Network, config: Config, variables, *, episodes: int, simu
       variables: of the network.
       episodes: how many.
       simulations: instead of the training's.
-      explore: root noise and the last temperature of training. Greedy games of a deterministic task all go the same way: they
-        say how one trajectory ends, these how good the policy is on average.
+      explore: root noise and the last temperature of training, so that games differ. Greedy games of a deterministic task repeat
+        a few trajectories.
       env: of `make_env`, to play in; only pure ones can be played in again.
       progress: called with steps done and games finished.
     """
