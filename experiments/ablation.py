@@ -4,7 +4,8 @@
     python experiments/ablation.py --env=CartPole-v1 --num-seeds=3 --study=speed
     python experiments/ablation.py --env=Krull-v5 --preset=cpu --study=speed --env-steps=20000
 
-Any option of the config goes for every variant. A variant whose results are there already is not run again.
+Any option of the config goes for every variant. A variant whose results are there already is not
+run again.
 """
 
 import dataclasses
@@ -30,9 +31,13 @@ PARTS = {
     "without reanalysis": dict(reanalyse__mode="off"),
     "PUCT search": dict(search__algorithm="muzero"),
     "TD target": dict(target__value="td"),
-    "TD target, without off-policy correction": dict(target__value="td", target__off_policy_correction=False),
-}  # fmt: skip
-"""The mixed target of the whole has the search in place of the off-policy correction: that is left out of the TD target."""
+    "TD target, without off-policy correction": dict(
+        target__value="td", target__off_policy_correction=False
+    ),
+}
+"""The mixed target of the whole has the search in place of the off-policy correction: that is left
+out of the TD target.
+"""
 
 SPEED = {
     "full": {},
@@ -43,9 +48,9 @@ SPEED = {
     "bfloat16 embeddings": dict(search__embedding_dtype="bfloat16"),
     "sampled reanalysis": dict(reanalyse__mode="sampled"),
     "normalised step by step": dict(network__joint_norm=False),
-}  # fmt: skip
-"""Options that make a run faster or slower and may change what it learns. An evaluation searches as training does, unless
-`--run.eval-simulations` says otherwise."""
+}
+"""Options that make a run faster or slower and may change what it learns. An evaluation searches as
+training does, unless `--run.eval-simulations` says otherwise."""
 
 STUDIES = {"parts": PARTS, "speed": SPEED}
 
@@ -68,13 +73,22 @@ def main(argv: list[str] | None = None) -> int:
     setup()
     argv = sys.argv[1:] if argv is None else argv
     task, preset = option(argv, "env", Args.env), option(argv, "preset", Args.preset)
-    args = parse_options(Args, argv, __doc__, lambda: PRESETS.get(preset) or classic_config(task, env_steps=env_steps(argv)))
+    args = parse_options(
+        Args,
+        argv,
+        __doc__,
+        lambda: PRESETS.get(preset) or classic_config(task, env_steps=env_steps(argv)),
+    )
     args = with_task(args, args.env)
     suffix = "ablation" if args.study == "parts" else args.study
     base = Path(args.workdir or f"runs/{args.env.replace('/', '-')}-{suffix}")
-    configs = {name: replace(args.config, **changes) for name, changes in STUDIES[args.study].items()}
+    configs = {
+        name: replace(args.config, **changes) for name, changes in STUDIES[args.study].items()
+    }
     # What a task has already is no variant of it.
-    configs = {name: config for name, config in configs.items() if name == "full" or config != args.config}
+    configs = {
+        name: config for name, config in configs.items() if name == "full" or config != args.config
+    }
     for name, config in configs.items():
         workdir = base / folder(name)
         if len(list(workdir.glob("**/result.json"))) == args.num_seeds:

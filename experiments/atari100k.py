@@ -1,8 +1,8 @@
 """EfficientZero on one game of Atari 100k.
 
-    python experiments/atari100k.py --game=Pong
-    python experiments/atari100k.py --game=Breakout --preset=paper --seed=1
-    python experiments/atari100k.py --game=Pong --search.num-simulations=16 --loss.consistency=0
+python experiments/atari100k.py --game=Pong
+python experiments/atari100k.py --game=Breakout --preset=paper --seed=1
+python experiments/atari100k.py --game=Pong --search.num-simulations=16 --loss.consistency=0
 """
 
 import sys
@@ -45,7 +45,11 @@ def choose(preset: str) -> tuple[str, str]:
     if preset != "auto":
         return preset, "as asked"
     backend = jax.default_backend()
-    return ("cpu", "no accelerator was found") if backend == "cpu" else ("paper", f"there is a {backend}")
+    return (
+        ("cpu", "no accelerator was found")
+        if backend == "cpu"
+        else ("paper", f"there is a {backend}")
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,7 +4,8 @@
     python experiments/benchmark.py --sizes cpu --compare benchmark.json
     python experiments/benchmark.py --only update encode
 
-Work is counted from the compiled program of the plain networks; the share is of the matmul rate measured in the same run.
+Work is counted from the compiled program of the plain networks; the share is of the matmul rate
+measured in the same run.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ from ez_jax.search import make_recurrent_fn, make_root, search, search_from_root
 from ez_jax.types import Batch, EnvSpec, Positions, Replay
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 ACTIONS = 6  # of Pong, and of the peers' figures
 
@@ -46,7 +47,9 @@ class Args:
     sizes: tuple[str, ...] = ("cpu", "v2", "paper")
     """Presets to measure."""
     only: tuple[str, ...] = ()
-    """Only rows whose name begins with one of these: encode, search, steps, act, reanalyse, update, environment, learn, cycle."""
+    """Only rows whose name begins with one of these: encode, search, steps, act, reanalyse, update,
+    environment, learn, cycle.
+    """
     roots: tuple[int, ...] = (1, 8, 64, 256)
     """Roots of a search."""
     simulations: tuple[int, ...] = (16, 50)
@@ -68,6 +71,7 @@ class Args:
 @dataclass(frozen=True)
 class Model:
     """A preset's network with fresh parameters and random images."""
+
     size: str
     config: Config
     spec: EnvSpec
@@ -76,16 +80,25 @@ class Model:
     key: jax.Array
 
     def observation(self, roots: int) -> jax.Array:
-        return jax.random.randint(self.key, (roots, *observation_shape(self.spec)), 0, 256).astype(jnp.uint8)
+        return jax.random.randint(self.key, (roots, *observation_shape(self.spec)), 0, 256).astype(
+            jnp.uint8
+        )
 
     def step_work(self, roots: int) -> Work:
         """One step of the model in a search of so many roots."""
-        root = jax.eval_shape(lambda: make_root(self.network, self.variables, self.observation(roots), jnp.float32))
+        root = jax.eval_shape(
+            lambda: make_root(self.network, self.variables, self.observation(roots), jnp.float32)
+        )
         step = make_recurrent_fn(self.network, self.config)
-        return count_work(lambda v, node: step(v, self.key, jnp.zeros(roots, jnp.int32), node), self.variables, root.embedding)
+        return count_work(
+            lambda v, node: step(v, self.key, jnp.zeros(roots, jnp.int32), node),
+            self.variables,
+            root.embedding,
+        )
 
     def root_work(self, roots: int) -> Work:
         """Encoding and prediction, the images not cut into chunks: a loop would count once."""
+
         def run(variables, x):
             state = self.network.apply(variables, x, method=Network.encode)
             return self.network.apply(variables, state, method=Network.predict)
@@ -98,9 +111,16 @@ class Model:
 
 def make_model(size: str) -> Model:
     config = PRESETS[size]
-    spec = EnvSpec(ACTIONS, (config.env.height, config.env.width, 1 if config.env.grayscale else 3), np.uint8, config.env.stack)
+    spec = EnvSpec(
+        ACTIONS,
+        (config.env.height, config.env.width, 1 if config.env.grayscale else 3),
+        np.uint8,
+        config.env.stack,
+    )
     network = Network(config.network, spec)
-    return Model(size, config, spec, network, init_variables(network, jax.random.key(0)), jax.random.key(1))
+    return Model(
+        size, config, spec, network, init_variables(network, jax.random.key(0)), jax.random.key(1)
+    )
 
 
 def random_batch(model: Model, size: int) -> Batch:
@@ -108,12 +128,24 @@ def random_batch(model: Model, size: int) -> Batch:
     k = model.config.target.unroll_steps
     length = k + model.config.target.td_steps + 1
     keys = jax.random.split(model.key, 3)
-    frames = jax.random.randint(keys[0], (size, model.spec.stack + k, *model.spec.frame_shape), 0, 256).astype(jnp.uint8)
+    frames = jax.random.randint(
+        keys[0], (size, model.spec.stack + k, *model.spec.frame_shape), 0, 256
+    ).astype(jnp.uint8)
     zeros, ints = jnp.zeros((size, length)), jnp.zeros(size, jnp.int32)
     return Batch(
-        Positions(ints, ints), frames, jax.random.randint(keys[1], (size, length), 0, ACTIONS), zeros, zeros + 1,
-        zeros > 0, jax.nn.softmax(jax.random.normal(keys[2], (size, length, ACTIONS))), zeros, zeros, ints, ints,
-        jnp.ones(size))  # fmt: skip
+        Positions(ints, ints),
+        frames,
+        jax.random.randint(keys[1], (size, length), 0, ACTIONS),
+        zeros,
+        zeros + 1,
+        zeros > 0,
+        jax.nn.softmax(jax.random.normal(keys[2], (size, length, ACTIONS))),
+        zeros,
+        zeros,
+        ints,
+        ints,
+        jnp.ones(size),
+    )
 
 
 def random_replay(config: Config, spec: EnvSpec, slots: int) -> Replay:
@@ -121,22 +153,40 @@ def random_replay(config: Config, spec: EnvSpec, slots: int) -> Replay:
     config = replace(config, replay__capacity=slots * config.env.num_envs)
     made = replay.empty(config, spec, config.env.num_envs)
     return made.replace(
-        policy=made.policy + 1 / spec.num_actions, discount=made.discount + 1, priority=made.priority + 1,
-        offset=jnp.broadcast_to(jnp.arange(slots), made.offset.shape), cursor=jnp.asarray(slots))
+        policy=made.policy + 1 / spec.num_actions,
+        discount=made.discount + 1,
+        priority=made.priority + 1,
+        offset=jnp.broadcast_to(jnp.arange(slots), made.offset.shape),
+        cursor=jnp.asarray(slots),
+    )
 
 
 def encode_rows(model: Model, args: Args) -> Iterator[Row]:
     for roots in args.roots:
         observation = model.observation(roots)
-        work = count_work(lambda v, x: model.network.apply(v, x, method=Network.encode), model.variables, observation)
-        yield measure(model.size, f"encode {roots}", lambda v, x: encode(model.network, v, x), (model.variables, observation),
-                      work, args.seconds)
+        work = count_work(
+            lambda v, x: model.network.apply(v, x, method=Network.encode),
+            model.variables,
+            observation,
+        )
+        yield measure(
+            model.size,
+            f"encode {roots}",
+            lambda v, x: encode(model.network, v, x),
+            (model.variables, observation),
+            work,
+            args.seconds,
+        )
 
 
 def searches(model: Model, args: Args) -> Iterator[tuple[Any, int, Work]]:
-    """Each root of a search that is asked for (`mctx.RootFnOutput`), its simulations and the work of these."""
+    """Each root of a search that is asked for (`mctx.RootFnOutput`), its simulations and the work
+    of these.
+    """
     for roots in args.roots:
-        root = jax.jit(lambda v, x: make_root(model.network, v, x, jnp.float32))(model.variables, model.observation(roots))
+        root = jax.jit(lambda v, x: make_root(model.network, v, x, jnp.float32))(
+            model.variables, model.observation(roots)
+        )
         work = model.step_work(roots)
         for simulations in args.simulations:
             yield root, simulations, work.times(simulations)
@@ -146,39 +196,80 @@ def search_rows(model: Model, args: Args) -> Iterator[Row]:
     """The search alone, from a root that is there."""
     step = make_recurrent_fn(model.network, model.config)
     for root, simulations, work in searches(model, args):
-        def run(variables, root, simulations=simulations):
-            return search_from_root(root, step, model.config.search, variables, model.key, explore=True,
-                                    num_simulations=simulations)
 
-        yield measure(model.size, f"search {len(root.value)} x {simulations}", run, (model.variables, root), work, args.seconds)
+        def run(variables, root, simulations=simulations):
+            return search_from_root(
+                root,
+                step,
+                model.config.search,
+                variables,
+                model.key,
+                explore=True,
+                num_simulations=simulations,
+            )
+
+        yield measure(
+            model.size,
+            f"search {len(root.value)} x {simulations}",
+            run,
+            (model.variables, root),
+            work,
+            args.seconds,
+        )
 
 
 def steps_rows(model: Model, args: Args) -> Iterator[Row]:
     """The model's part of a search: as many steps along one path, without a tree."""
     step = make_recurrent_fn(model.network, model.config)
     for root, simulations, work in searches(model, args):
+
         def run(variables, root, simulations=simulations):
             def one(_, carry):
                 node, action, total = carry
                 output, node = step(variables, model.key, action, node)
-                return node, jnp.argmax(output.prior_logits, -1), total + output.reward + output.value
+                return (
+                    node,
+                    jnp.argmax(output.prior_logits, -1),
+                    total + output.reward + output.value,
+                )
 
             start = root.embedding, jnp.argmax(root.prior_logits, -1), root.value
             return jax.lax.fori_loop(0, simulations, one, start)[2]
 
-        yield measure(model.size, f"steps {len(root.value)} x {simulations}", run, (model.variables, root), work, args.seconds)
+        yield measure(
+            model.size,
+            f"steps {len(root.value)} x {simulations}",
+            run,
+            (model.variables, root),
+            work,
+            args.seconds,
+        )
 
 
 def act_rows(model: Model, args: Args) -> Iterator[Row]:
     """Encoding, prediction and search, as acting does it."""
     for roots in args.roots:
         for simulations in args.simulations:
-            def run(variables, observation, simulations=simulations):
-                return search(model.network, model.config, variables, model.key, observation, explore=True,
-                              num_simulations=simulations)
 
-            yield measure(model.size, f"act {roots} x {simulations}", run, (model.variables, model.observation(roots)),
-                          model.search_work(roots, simulations), args.seconds)
+            def run(variables, observation, simulations=simulations):
+                return search(
+                    model.network,
+                    model.config,
+                    variables,
+                    model.key,
+                    observation,
+                    explore=True,
+                    num_simulations=simulations,
+                )
+
+            yield measure(
+                model.size,
+                f"act {roots} x {simulations}",
+                run,
+                (model.variables, model.observation(roots)),
+                model.search_work(roots, simulations),
+                args.seconds,
+            )
 
 
 def reanalyse_rows(model: Model, args: Args) -> Iterator[Row]:
@@ -194,22 +285,51 @@ def reanalyse_rows(model: Model, args: Args) -> Iterator[Row]:
         return held.policy, held.value, held.root_value
 
     def sampled(variables, held):
-        return refreshed(reanalyser.reanalyse_sampled(model.network, config, variables, model.key, held, drawn, jnp.asarray(1)))
+        return refreshed(
+            reanalyser.reanalyse_sampled(
+                model.network, config, variables, model.key, held, drawn, jnp.asarray(1)
+            )
+        )
 
     def oldest(variables, held):
-        return refreshed(reanalyser.reanalyse_oldest(
-            model.network, config, variables, model.key, held, config.reanalyse.positions, jnp.asarray(1)))
+        return refreshed(
+            reanalyser.reanalyse_oldest(
+                model.network,
+                config,
+                variables,
+                model.key,
+                held,
+                config.reanalyse.positions,
+                jnp.asarray(1),
+            )
+        )
 
     k, n = config.target.unroll_steps, config.target.td_steps
     searched = int(batch * config.reanalyse.ratio)
     # Work is proportional to positions: that of 64, scaled.
-    position, evaluation = model.search_work(64, simulations).times(1 / 64), model.root_work(64).times(1 / 64)
-    yield measure(model.size, f"reanalyse oldest {config.reanalyse.positions}", oldest, (model.variables, held),
-                  position.times(config.reanalyse.positions), args.seconds, little_memory=True)
+    position, evaluation = (
+        model.search_work(64, simulations).times(1 / 64),
+        model.root_work(64).times(1 / 64),
+    )
     yield measure(
-        model.size, f"reanalyse sampled {batch}", sampled, (model.variables, held),
-        position.times(searched * (k + 1)) + evaluation.times(searched * n + (batch - searched) * (k + n + 1)), args.seconds,
-        little_memory=True)  # fmt: skip
+        model.size,
+        f"reanalyse oldest {config.reanalyse.positions}",
+        oldest,
+        (model.variables, held),
+        position.times(config.reanalyse.positions),
+        args.seconds,
+        little_memory=True,
+    )
+    yield measure(
+        model.size,
+        f"reanalyse sampled {batch}",
+        sampled,
+        (model.variables, held),
+        position.times(searched * (k + 1))
+        + evaluation.times(searched * n + (batch - searched) * (k + n + 1)),
+        args.seconds,
+        little_memory=True,
+    )
 
 
 def update_rows(model: Model, args: Args) -> Iterator[Row]:
@@ -219,18 +339,34 @@ def update_rows(model: Model, args: Args) -> Iterator[Row]:
         config = replace(model.config, cycle__batch_size=size)
 
         def run(learner, batch, config=config):
-            return learner_lib.update(learner, model.key, batch, network=model.network, config=config,
-                                      terms=active_losses(config))
+            return learner_lib.update(
+                learner,
+                model.key,
+                batch,
+                network=model.network,
+                config=config,
+                terms=active_losses(config),
+            )
 
-        yield measure(model.size, f"update {size}", run, (learner, random_batch(model, size)), budget_s=args.seconds,
-                      little_memory=True)
+        yield measure(
+            model.size,
+            f"update {size}",
+            run,
+            (learner, random_batch(model, size)),
+            budget_s=args.seconds,
+            little_memory=True,
+        )
 
 
 def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
-    """The real thing on Pong: environments, one update with its share of reanalysis in both modes, a whole cycle."""
+    """The real thing on Pong: environments, one update with its share of reanalysis in both modes,
+    a whole cycle.
+    """
     wanted = set(args.only or ("environment", "learn", "cycle"))
     for mode in ("oldest", "sampled"):
-        config = replace(model.config, replay__capacity=4000, cycle__warmup_steps=1000, reanalyse__mode=mode)
+        config = replace(
+            model.config, replay__capacity=4000, cycle__warmup_steps=1000, reanalyse__mode=mode
+        )
         if config.env_steps < 2000:
             config = replace(config, env_steps=2000)
         env = cycle_lib.make_env(config)
@@ -241,7 +377,17 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
         if mode == "oldest" and "environment" in wanted:
             action = np.zeros(config.env.num_envs, np.int32)
             minimum, median, runs = time_calls(env.step, (action,), args.seconds / 3, most=1000)
-            yield Row(model.size, f"environment {config.env.num_envs}", median, minimum, runs, 0.0, 0.0, 0, 0.0)
+            yield Row(
+                model.size,
+                f"environment {config.env.num_envs}",
+                median,
+                minimum,
+                runs,
+                0.0,
+                0.0,
+                0,
+                0.0,
+            )
         held = [state]
 
         def learn() -> jax.Array:
@@ -261,21 +407,44 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
             jax.block_until_ready(fn())
             first = time.perf_counter() - start
             minimum, median, runs = time_calls(fn, (), args.seconds, least=2)
-            yield Row(model.size, f"{name} {mode}", median, minimum, runs, 0.0, 0.0, 0, max(0.0, first - median))
+            yield Row(
+                model.size,
+                f"{name} {mode}",
+                median,
+                minimum,
+                runs,
+                0.0,
+                0.0,
+                0,
+                max(0.0, first - median),
+            )
 
 
 KINDS = {
-    "encode": encode_rows, "search": search_rows, "steps": steps_rows, "act": act_rows, "reanalyse": reanalyse_rows,
-    "update": update_rows, "environment": cycle_rows, "learn": cycle_rows, "cycle": cycle_rows,
-}  # fmt: skip
+    "encode": encode_rows,
+    "search": search_rows,
+    "steps": steps_rows,
+    "act": act_rows,
+    "reanalyse": reanalyse_rows,
+    "update": update_rows,
+    "environment": cycle_rows,
+    "learn": cycle_rows,
+    "cycle": cycle_rows,
+}
 
 
 def measured(args: Args) -> Iterator[Row]:
     """All rows that are asked for."""
     for size in args.sizes:
         model = make_model(size)
-        for kind in dict.fromkeys(fn for name, fn in KINDS.items() if not args.only or name in args.only):
-            yield from (row for row in kind(model, args) if not args.only or row.name.split()[0] in args.only)
+        for kind in dict.fromkeys(
+            fn for name, fn in KINDS.items() if not args.only or name in args.only
+        ):
+            yield from (
+                row
+                for row in kind(model, args)
+                if not args.only or row.name.split()[0] in args.only
+            )
 
 
 def seconds(value: float) -> str:
@@ -283,8 +452,12 @@ def seconds(value: float) -> str:
 
 
 def table(rows: list[Row], found: Ceilings, old: tuple[Ceilings, list[Row]] | None) -> Table:
-    """The rows, and with an earlier run how many times faster each is: bare, and relative to the matmul rate of its own run."""
-    out = Table(title=f"matmul {found.matmul_flops / 1e9:.0f} GFLOP/s, copy {found.copy_bytes / 1e9:.1f} GB/s")
+    """The rows, and with an earlier run how many times faster each is: bare, and relative to the
+    matmul rate of its own run.
+    """
+    out = Table(
+        title=f"matmul {found.matmul_flops / 1e9:.0f} GFLOP/s, copy {found.copy_bytes / 1e9:.1f} GB/s"
+    )
     for name in ("size", "stage", "median", "minimum", "GFLOP", "share", "memory", "compiled in"):
         out.add_column(name, justify="left" if name in ("size", "stage") else "right")
     before = {(r.size, r.name): r for r in old[1]} if old else {}
@@ -293,13 +466,23 @@ def table(rows: list[Row], found: Ceilings, old: tuple[Ceilings, list[Row]] | No
         out.add_column("share x", justify="right")
     for r in rows:
         share = r.flops / r.minimum_s / found.matmul_flops
-        cells = [r.size, r.name, seconds(r.median_s), seconds(r.minimum_s), f"{r.flops / 1e9:.3g}" if r.flops else "",
-                 f"{share:.0%}" if r.flops else "", f"{r.memory_bytes / 1e6:.0f} MB" if r.memory_bytes else "",
-                 f"{r.compile_s:.1f} s" if r.compile_s else ""]
+        cells = [
+            r.size,
+            r.name,
+            seconds(r.median_s),
+            seconds(r.minimum_s),
+            f"{r.flops / 1e9:.3g}" if r.flops else "",
+            f"{share:.0%}" if r.flops else "",
+            f"{r.memory_bytes / 1e6:.0f} MB" if r.memory_bytes else "",
+            f"{r.compile_s:.1f} s" if r.compile_s else "",
+        ]
         if old:
             was = before.get((r.size, r.name))
             ratio = was.minimum_s / r.minimum_s if was else None
-            cells += [f"{ratio:.2f}" if was else "", f"{ratio * old[0].matmul_flops / found.matmul_flops:.2f}" if was else ""]
+            cells += [
+                f"{ratio:.2f}" if was else "",
+                f"{ratio * old[0].matmul_flops / found.matmul_flops:.2f}" if was else "",
+            ]
         out.add_row(*cells)
     return out
 
@@ -308,14 +491,29 @@ def roofline(path: Path, rows: list[Row], found: Ceilings) -> None:
     """Rate against operations for each byte moved, under the machine's two ceilings."""
     figure, axes = plt.subplots(figsize=(7, 4.5))
     x = np.logspace(-1, 4, 100)
-    axes.plot(x, np.minimum(found.matmul_flops, x * found.copy_bytes) / 1e9, color="black", linewidth=1)
+    axes.plot(
+        x, np.minimum(found.matmul_flops, x * found.copy_bytes) / 1e9, color="black", linewidth=1
+    )
     for i, size in enumerate(dict.fromkeys(r.size for r in rows)):
         for kind, marker in zip(("encode", "search", "act", "update"), "os^D"):
             mine = [r for r in rows if r.size == size and r.name.split()[0] == kind and r.bytes]
-            axes.plot([r.flops / r.bytes for r in mine], [r.flops / r.minimum_s / 1e9 for r in mine], marker, color=f"C{i}",
-                      markersize=5, label=f"{size}: {kind}" if mine else None, linestyle="none", alpha=0.7)
-    axes.set(xscale="log", yscale="log", xlabel="operations per byte that XLA counts", ylabel="GFLOP/s",
-             title=f"{jax.devices()[0].device_kind}: {found.matmul_flops / 1e9:.0f} GFLOP/s, {found.copy_bytes / 1e9:.1f} GB/s")
+            axes.plot(
+                [r.flops / r.bytes for r in mine],
+                [r.flops / r.minimum_s / 1e9 for r in mine],
+                marker,
+                color=f"C{i}",
+                markersize=5,
+                label=f"{size}: {kind}" if mine else None,
+                linestyle="none",
+                alpha=0.7,
+            )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="operations per byte that XLA counts",
+        ylabel="GFLOP/s",
+        title=f"{jax.devices()[0].device_kind}: {found.matmul_flops / 1e9:.0f} GFLOP/s, {found.copy_bytes / 1e9:.1f} GB/s",
+    )
     axes.legend(fontsize=6, ncols=3)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -333,7 +531,10 @@ def main(argv: list[str] | None = None) -> int:
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_enable_compilation_cache", False)
-    console, old = Console(width=None if sys.stdout.isatty() else 110), read(args.compare) if args.compare else None
+    console, old = (
+        Console(width=None if sys.stdout.isatty() else 110),
+        read(args.compare) if args.compare else None,
+    )
     found, rows = ceilings(), []
     with lowering.plain() if args.plain else contextlib.nullcontext():
         for row in measured(args):

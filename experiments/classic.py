@@ -4,7 +4,8 @@
     python experiments/classic.py --env=jax/Catch --num-seeds=8
     python experiments/classic.py --env=pgx/minatar-breakout --search.algorithm=muzero
 
-A task is an EnvPool id, or an environment written in JAX: jax/Catch, gymnax/<id>, pgx/<id> (the last two with the extra `jaxenvs`).
+A task is an EnvPool id, or an environment written in JAX: jax/Catch, gymnax/<id>, pgx/<id> (the
+last two with the extra `jaxenvs`).
 """
 
 import sys
@@ -22,14 +23,19 @@ class Args(RunArgs):
     env: str = "CartPole-v1"
     """Id of the task."""
     preset: Literal["classic", "debug"] = "classic"
-    """Named settings: EfficientZero-V2 sized for vectors and two CPU cores, with the task's own budget where it is known; or the
-    whole path in seconds."""
+    """Named settings: EfficientZero-V2 sized for vectors and two CPU cores, with the task's own
+    budget where it is known; or the whole path in seconds."""
 
 
 def parse(argv: list[str]) -> Args:
     """Command line to `Args`."""
     env, preset = option(argv, "env", Args.env), option(argv, "preset", Args.preset)
-    args = parse_options(Args, argv, __doc__, lambda: classic(env, debug=preset == "debug", env_steps=env_steps(argv)))
+    args = parse_options(
+        Args,
+        argv,
+        __doc__,
+        lambda: classic(env, debug=preset == "debug", env_steps=env_steps(argv)),
+    )
     return with_task(args, args.env)
 
 

@@ -1,6 +1,7 @@
 """Plays games with a trained run's newest checkpoint: scores, and a video of the first game.
 
-    python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --episodes=32 --simulations=50 --video=pong.mp4
+python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --episodes=32 --simulations=50
+--video=pong.mp4
 """
 
 import json
@@ -24,7 +25,9 @@ class Args:
     simulations: int = 0
     """Simulations a search; 0: as in training."""
     explore: bool = False
-    """Draws actions with the noise of training, rather than the best. Greedy games of a deterministic task repeat a few."""
+    """Draws actions with the noise of training, rather than the best. Greedy games of a
+    deterministic task repeat a few.
+    """
     max_steps: int = 0
     """Ends a game after so many agent steps; 0: as the run's config says."""
     video: Path | None = None
@@ -38,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     try:
         if args.episodes < 1 or args.simulations < 0 or args.max_steps < 0:
-            raise ValueError("--episodes must be at least 1, --simulations and --max-steps at least 0")
+            raise ValueError(
+                "--episodes must be at least 1, --simulations and --max-steps at least 0"
+            )
         restored = restore(args.workdir)
         config = restored.config
         if args.video:
@@ -46,23 +51,37 @@ def main(argv: list[str] | None = None) -> int:
         if args.max_steps:
             config = replace(config, env__eval_max_episode_steps=args.max_steps)
         validate(config)
-        found = evaluate(restored.network, config, restored.variables, episodes=args.episodes,
-                         simulations=args.simulations or None, explore=args.explore)
+        found = evaluate(
+            restored.network,
+            config,
+            restored.variables,
+            episodes=args.episodes,
+            simulations=args.simulations or None,
+            explore=args.explore,
+        )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    result = {"game": game_name(config), "updates": int(restored.state.learner.updates),
-              "env_steps": int(restored.state.actor.env_steps),
-              "simulations": args.simulations or config.search.num_simulations, "explore": args.explore} | summary(config, found)
+    result = {
+        "game": game_name(config),
+        "updates": int(restored.state.learner.updates),
+        "env_steps": int(restored.state.actor.env_steps),
+        "simulations": args.simulations or config.search.num_simulations,
+        "explore": args.explore,
+    } | summary(config, found)
     normalized = result["human_normalized"]
-    print(f"{result['game']} after {result['env_steps']:,} steps: mean {result['eval_mean']:.2f}, "
-          f"median {result['eval_median']:.2f}"
-          + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
-          + f"; {result['eval_distinct']} distinct returns in {result['eval_episodes']} episodes")
+    print(
+        f"{result['game']} after {result['env_steps']:,} steps: mean {result['eval_mean']:.2f}, "
+        f"median {result['eval_median']:.2f}"
+        + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
+        + f"; {result['eval_distinct']} distinct returns in {result['eval_episodes']} episodes"
+    )
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         write_episodes(args.output.with_suffix(".csv"), found)
-        args.output.with_suffix(".json").write_text(json.dumps(result | provenance(), indent=2) + "\n")
+        args.output.with_suffix(".json").write_text(
+            json.dumps(result | provenance(), indent=2) + "\n"
+        )
     if args.video:
         record_video(config, found.actions, args.video)
         print(f"video of the first game: {args.video}")

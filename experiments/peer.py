@@ -4,9 +4,10 @@
     python experiments/peer.py --output=pytorch.json
     python experiments/benchmark.py --sizes paper --only encode search update --compare pytorch.json
 
-Eager PyTorch at the preset `paper`, as EfficientZero's published implementations run it. A search is the model's steps alone,
-without any tree: less than it takes them. An update is augmentation, unroll, losses, gradient and optimiser, without targets,
-priorities and diagnostics: a little less than ours. PyTorch is no dependency of ours.
+Eager PyTorch at the preset `paper`, as EfficientZero's published implementations run it. A search
+is the model's steps alone, without any tree: less than it takes them. An update is augmentation,
+unroll, losses, gradient and optimiser, without targets, priorities and diagnostics: a little less
+than ours. PyTorch is no dependency of ours.
 """
 
 import copy
@@ -41,7 +42,9 @@ class Args:
     seconds: float = 3.0
     """Time to spend on each row."""
     channels_last: bool = False
-    """Images with the channels as the last axis in memory, which the published implementations do not do."""
+    """Images with the channels as the last axis in memory, which the published implementations do
+    not do.
+    """
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -51,7 +54,9 @@ def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 class ResBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1):
         super().__init__()
-        self.first = nn.Sequential(conv(inputs, outputs, stride), nn.BatchNorm2d(outputs), nn.ReLU())
+        self.first = nn.Sequential(
+            conv(inputs, outputs, stride), nn.BatchNorm2d(outputs), nn.ReLU()
+        )
         self.second = nn.Sequential(conv(outputs, outputs), nn.BatchNorm2d(outputs))
         self.skip = conv(inputs, outputs, stride) if stride > 1 else nn.Identity()
 
@@ -60,11 +65,19 @@ class ResBlock(nn.Module):
 
 
 def features() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(NET.channels, NET.head_channels, 1), nn.BatchNorm2d(NET.head_channels), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(
+        nn.Conv2d(NET.channels, NET.head_channels, 1),
+        nn.BatchNorm2d(NET.head_channels),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
 
 
 def mlp(*widths: int) -> nn.Sequential:
-    hidden = [nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()) for a, b in zip(widths, widths[1:-1])]
+    hidden = [
+        nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU())
+        for a, b in zip(widths, widths[1:-1])
+    ]
     return nn.Sequential(*hidden, nn.Linear(*widths[-2:]))
 
 
@@ -75,16 +88,31 @@ class Network(nn.Module):
         super().__init__()
         c, flat = NET.channels, NET.head_channels * LATENT**2
         self.representation = nn.Sequential(
-            conv(3 * PAPER.env.stack, c // 2, 2), nn.BatchNorm2d(c // 2), nn.ReLU(),
-            ResBlock(c // 2, c // 2), ResBlock(c // 2, c, 2), ResBlock(c, c), nn.AvgPool2d(3, 2, 1), ResBlock(c, c),
-            nn.AvgPool2d(3, 2, 1), ResBlock(c, c))
+            conv(3 * PAPER.env.stack, c // 2, 2),
+            nn.BatchNorm2d(c // 2),
+            nn.ReLU(),
+            ResBlock(c // 2, c // 2),
+            ResBlock(c // 2, c, 2),
+            ResBlock(c, c),
+            nn.AvgPool2d(3, 2, 1),
+            ResBlock(c, c),
+            nn.AvgPool2d(3, 2, 1),
+            ResBlock(c, c),
+        )
         self.transition = nn.Sequential(conv(c + 1, c), nn.BatchNorm2d(c))
         self.dynamics, self.trunk = ResBlock(c, c), ResBlock(c, c)
-        self.prefix_features, self.value_features, self.policy_features = features(), features(), features()
+        self.prefix_features, self.value_features, self.policy_features = (
+            features(),
+            features(),
+            features(),
+        )
         self.lstm = nn.LSTM(flat, NET.lstm)
         self.prefix_norm = nn.Sequential(nn.BatchNorm1d(NET.lstm), nn.ReLU())
         self.prefix_head = mlp(NET.lstm, NET.head_hidden, ATOMS)
-        self.value_head, self.policy_head = mlp(flat, NET.head_hidden, ATOMS), mlp(flat, NET.head_hidden, ACTIONS)
+        self.value_head, self.policy_head = (
+            mlp(flat, NET.head_hidden, ATOMS),
+            mlp(flat, NET.head_hidden, ACTIONS),
+        )
         p = NET.projection
         self.projector = nn.Sequential(nn.Flatten(), mlp(c * LATENT**2, p, p, p), nn.BatchNorm1d(p))
         self.predictor = mlp(p, NET.predictor, p)
@@ -97,7 +125,9 @@ class Network(nn.Module):
         plane = (action / ACTIONS)[:, None, None, None].expand(-1, 1, *state.shape[2:])
         return self.dynamics(F.relu(self.transition(torch.cat([state, plane], 1)) + state))
 
-    def prefix(self, state: Tensor, memory: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def prefix(
+        self, state: Tensor, memory: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         x, memory = self.lstm(self.prefix_features(state)[None], memory)
         return self.prefix_head(self.prefix_norm(x[0])), memory
 
@@ -117,7 +147,11 @@ def model_steps(net: Network, state: Tensor, simulations: int) -> Tensor:
         value, policy = net.predict(state)
         # A search reads scalars and priors on the host.
         atoms = torch.arange(ATOMS) - NET.support
-        _ = (value.softmax(-1) @ atoms.float()).numpy(), (logits.softmax(-1) @ atoms.float()).numpy(), policy.numpy()
+        _ = (
+            (value.softmax(-1) @ atoms.float()).numpy(),
+            (logits.softmax(-1) @ atoms.float()).numpy(),
+            policy.numpy(),
+        )
     return state
 
 
@@ -130,13 +164,24 @@ def augmented(frames: Tensor) -> Tensor:
     return shifted * (1 + PAPER.loss.intensity * torch.randn(len(frames), 1, 1, 1).clamp(-2, 2))
 
 
-def update(net: Network, optimizer: torch.optim.Optimizer, frames: Tensor, targets: Tensor, policies: Tensor) -> Tensor:
-    """One update with all losses, on frames `[B, stack + K, 3, H, W]` (bytes) and distributions as targets."""
+def update(
+    net: Network,
+    optimizer: torch.optim.Optimizer,
+    frames: Tensor,
+    targets: Tensor,
+    policies: Tensor,
+) -> Tensor:
+    """One update with all losses, on frames `[B, stack + K, 3, H, W]` (bytes) and distributions as
+    targets.
+    """
     stack = 3 * PAPER.env.stack
     first, later = augmented(frames[:, : PAPER.env.stack]), augmented(frames[:, 1:])
     # Slices along the channels lose the memory format.
-    layout = torch.channels_last if net.transition[0].weight.is_contiguous(memory_format=torch.channels_last) else (
-        torch.contiguous_format)
+    layout = (
+        torch.channels_last
+        if net.transition[0].weight.is_contiguous(memory_format=torch.channels_last)
+        else (torch.contiguous_format)
+    )
 
     def target(k: int) -> Tensor:
         return later[:, 3 * k : 3 * k + stack].contiguous(memory_format=layout)
@@ -144,7 +189,11 @@ def update(net: Network, optimizer: torch.optim.Optimizer, frames: Tensor, targe
     def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         return -(target * logits.log_softmax(-1)).sum(-1)
 
-    state, held, action = net.representation(first.contiguous(memory_format=layout)), memory(len(frames)), torch.zeros(len(frames))
+    state, held, action = (
+        net.representation(first.contiguous(memory_format=layout)),
+        memory(len(frames)),
+        torch.zeros(len(frames)),
+    )
     value, policy = net.predict(state)
     loss = 0.25 * cross_entropy(value, targets) + cross_entropy(policy, policies)
     for k in range(K):
@@ -157,7 +206,12 @@ def update(net: Network, optimizer: torch.optim.Optimizer, frames: Tensor, targe
             net.predict(encoded)
             projection = net.projector(encoded)
         similarity = F.cosine_similarity(net.predictor(net.projector(state)), projection)
-        loss = loss + 0.25 * cross_entropy(value, targets) + cross_entropy(policy, policies) + cross_entropy(logits, targets)
+        loss = (
+            loss
+            + 0.25 * cross_entropy(value, targets)
+            + cross_entropy(policy, policies)
+            + cross_entropy(logits, targets)
+        )
         loss = loss - 2 * similarity
     optimizer.zero_grad()
     (loss.mean() / K).backward()
@@ -181,14 +235,26 @@ def rows(args: Args) -> Iterator[Row]:
         with torch.no_grad():
             yield row(f"encode {roots}", lambda: inference.representation(images.float() / 255))
             state = inference.representation(images.float() / 255)
-        yield row(f"search {roots} x {PAPER.search.num_simulations}",
-                  lambda: model_steps(inference, state, PAPER.search.num_simulations))
+        yield row(
+            f"search {roots} x {PAPER.search.num_simulations}",
+            lambda: model_steps(inference, state, PAPER.search.num_simulations),
+        )
     # A rate of zero: on random data the same numbers again and again, and the same work.
     chosen = PAPER.optimizer
-    optimizer = torch.optim.SGD(net.parameters(), 0.0, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
+    optimizer = torch.optim.SGD(
+        net.parameters(), 0.0, momentum=chosen.momentum, weight_decay=chosen.weight_decay
+    )
     for size in args.batches:
-        frames = torch.randint(0, 256, (size, PAPER.env.stack + K, 3, PAPER.env.height, PAPER.env.width), dtype=torch.uint8)
-        targets, policies = torch.rand(size, ATOMS).softmax(-1), torch.rand(size, ACTIONS).softmax(-1)
+        frames = torch.randint(
+            0,
+            256,
+            (size, PAPER.env.stack + K, 3, PAPER.env.height, PAPER.env.width),
+            dtype=torch.uint8,
+        )
+        targets, policies = (
+            torch.rand(size, ATOMS).softmax(-1),
+            torch.rand(size, ACTIONS).softmax(-1),
+        )
         yield row(f"update {size}", lambda: update(net, optimizer, frames, targets, policies))
 
 
@@ -196,7 +262,10 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     torch.set_flush_denormal(True)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    matmul = max(2 * n**3 / time_calls(lambda a: a @ a, (torch.rand(n, n),), 1.0)[0] for n in (1024, 2048, 4096))
+    matmul = max(
+        2 * n**3 / time_calls(lambda a: a @ a, (torch.rand(n, n),), 1.0)[0]
+        for n in (1024, 2048, 4096)
+    )
     print(f"PyTorch {torch.__version__}, matmul {matmul / 1e9:.0f} GFLOP/s", flush=True)
     found = []
     for row in rows(args):

@@ -1,7 +1,8 @@
 """Draws the curves of runs against environment steps.
 
-    python experiments/plot.py --workdirs runs/Pong-cpu-seed0 --output=pong.png
-    python experiments/plot.py --workdirs runs/CartPole-v1-ablation/* --panels episode_return --output=ablation.png
+    python experiments/plot.py --workdirs runs/Pong-cpu-seed0 --output=pong.png python
+    experiments/plot.py --workdirs runs/CartPole-v1-ablation/* --panels episode_return
+    --output=ablation.png
 
 A folder is one run, or holds runs in seed<k>: then each is a thin line, and their mean a thick one.
 """
@@ -17,15 +18,22 @@ import numpy as np
 import tyro
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 TITLES = {
-    "episode_return": "mean raw return of the last 16 games", "loss/value": "value loss", "loss/policy": "policy loss",
-    "loss/value_prefix": "value-prefix loss", "loss/consistency": "consistency loss (-5: perfect)",
-    "target/value": "mean value target", "search/value_bias": "search value - realised return", "policy/kl": "KL(search, network)",
-    "policy/entropy": "policy entropy", "projection/cosine": "cosine of predicted and encoded states",
-    "prefix_error/5": "value-prefix error, step 5", "replay/policy_age": "mean age of the search results in updates",
-}  # fmt: skip
+    "episode_return": "mean raw return of the last 16 games",
+    "loss/value": "value loss",
+    "loss/policy": "policy loss",
+    "loss/value_prefix": "value-prefix loss",
+    "loss/consistency": "consistency loss (-5: perfect)",
+    "target/value": "mean value target",
+    "search/value_bias": "search value - realised return",
+    "policy/kl": "KL(search, network)",
+    "policy/entropy": "policy entropy",
+    "projection/cosine": "cosine of predicted and encoded states",
+    "prefix_error/5": "value-prefix error, step 5",
+    "replay/policy_age": "mean age of the search results in updates",
+}
 POINTS = 200
 """Points of a mean curve."""
 
@@ -36,8 +44,14 @@ class Args:
     """Work directories, one colour each."""
     output: Path = Path("curves.png")
     """Picture to write."""
-    panels: tuple[str, ...] = ("episode_return", "loss/value", "loss/policy", "loss/value_prefix", "loss/consistency",
-                               "target/value")
+    panels: tuple[str, ...] = (
+        "episode_return",
+        "loss/value",
+        "loss/policy",
+        "loss/value_prefix",
+        "loss/consistency",
+        "target/value",
+    )
     """Names of metrics, a panel each."""
     smooth: int = 10
     """Lines of metrics that a point of a curve averages, returns aside."""
@@ -80,8 +94,13 @@ def mean(curves: list[Curve]) -> Curve:
 def draw(args: Args) -> None:
     columns = min(3, len(args.panels))
     lines = -(-len(args.panels) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(4.4 * columns + 2 * (columns == 1), 3.3 * lines), squeeze=False,
-                                layout="constrained")
+    figure, axes = plt.subplots(
+        lines,
+        columns,
+        figsize=(4.4 * columns + 2 * (columns == 1), 3.3 * lines),
+        squeeze=False,
+        layout="constrained",
+    )
     for number, workdir in enumerate(args.workdirs):
         found = [read(run) for run in runs(workdir)]
         for axis, name in zip(axes.flat, args.panels):
@@ -106,8 +125,12 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     missing = [w for w in args.workdirs if not runs(w)]
     if missing or not args.workdirs:
-        print(f"error: {missing[0] / 'metrics.jsonl'} is missing" if missing else "error: name at least one work directory",
-              file=sys.stderr)
+        print(
+            f"error: {missing[0] / 'metrics.jsonl'} is missing"
+            if missing
+            else "error: name at least one work directory",
+            file=sys.stderr,
+        )
         return 2
     draw(args)
     print(f"wrote {args.output}")

@@ -4,7 +4,8 @@
     python experiments/scaling.py --sweeps replay
     python experiments/scaling.py --sweeps devices
 
-Everything is of the preset `cpu` but for what a sweep changes. The exponent says how time grows from end to end: 1 is as the work.
+Everything is of the preset `cpu` but for what a sweep changes. The exponent says how time grows
+from end to end: 1 is as the work.
 """
 
 import json
@@ -37,7 +38,7 @@ from ez_jax.run import provenance
 from ez_jax.search import search
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 SMALL = replace(CPU, replay__capacity=4000)
 
@@ -45,7 +46,9 @@ SMALL = replace(CPU, replay__capacity=4000)
 @dataclass(frozen=True)
 class Args:
     sweeps: tuple[str, ...] = ("batch", "simulations", "channels", "replay", "environments")
-    """What to vary. Also devices, alone: on a CPU it simulates four, which changes how all else runs."""
+    """What to vary. Also devices, alone: on a CPU it simulates four, which changes how all else
+    runs.
+    """
     seconds: float = 2.0
     """Time to spend on each point, after compilation."""
     output: Path | None = None
@@ -56,6 +59,7 @@ class Args:
 
 class Point(NamedTuple):
     """One program at one size."""
+
     sweep: str
     stage: str
     x: int
@@ -64,12 +68,31 @@ class Point(NamedTuple):
     memory_bytes: int  # arguments, results and temporaries, on one device
 
 
-def point(sweep: str, stage: str, x: int, budget_s: float, fn: Callable, *args, donated: bool = False,
-          little_memory: bool = False) -> Point:
-    """Compiles and times `fn(*args)`; with `donated` the first argument is replaced by each result."""
-    compiled = jit(fn, donate_argnums=0 if donated else (), little_memory=little_memory).lower(*args).compile()
+def point(
+    sweep: str,
+    stage: str,
+    x: int,
+    budget_s: float,
+    fn: Callable,
+    *args,
+    donated: bool = False,
+    little_memory: bool = False,
+) -> Point:
+    """Compiles and times `fn(*args)`; with `donated` the first argument is replaced by each
+    result.
+    """
+    compiled = (
+        jit(fn, donate_argnums=0 if donated else (), little_memory=little_memory)
+        .lower(*args)
+        .compile()
+    )
     memory = compiled.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    used = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
     # A copy, since several fields may share one buffer.
     held = [jax.tree.map(jnp.copy, args[0])] if donated else [args[0]]
 
@@ -88,17 +111,39 @@ def of_batch(args: Args) -> Iterator[Point]:
     learner = learner_lib.init(model.config, model.variables)
     for size in (16, 32, 64, 128, 256):
         config = replace(model.config, cycle__batch_size=size)
-        yield point("batch", "update", size, args.seconds, lambda learner, batch, config=config: learner_lib.update(
-            learner, model.key, batch, network=model.network, config=config, terms=active_losses(config)),
-            learner, random_batch(model, size), little_memory=True)  # fmt: skip
+        yield point(
+            "batch",
+            "update",
+            size,
+            args.seconds,
+            lambda learner, batch, config=config: learner_lib.update(
+                learner,
+                model.key,
+                batch,
+                network=model.network,
+                config=config,
+                terms=active_losses(config),
+            ),
+            learner,
+            random_batch(model, size),
+            little_memory=True,
+        )
 
 
 def of_simulations(args: Args) -> Iterator[Point]:
     model = make_model("cpu")
     for count in (8, 16, 32, 64, 128):
-        yield point("simulations", "search of 64 roots", count, args.seconds, lambda v, x, count=count: search(
-            model.network, model.config, v, model.key, x, explore=True, num_simulations=count),
-            model.variables, model.observation(64))  # fmt: skip
+        yield point(
+            "simulations",
+            "search of 64 roots",
+            count,
+            args.seconds,
+            lambda v, x, count=count: search(
+                model.network, model.config, v, model.key, x, explore=True, num_simulations=count
+            ),
+            model.variables,
+            model.observation(64),
+        )
 
 
 def of_channels(args: Args) -> Iterator[Point]:
@@ -106,8 +151,15 @@ def of_channels(args: Args) -> Iterator[Point]:
     for channels in (16, 32, 64, 128):
         network = Network(replace(model.config, network__channels=channels).network, model.spec)
         variables = init_variables(network, model.key)
-        yield point("channels", "encode 64", channels, args.seconds, lambda v, x, network=network: encode(network, v, x), variables,
-                    model.observation(64))
+        yield point(
+            "channels",
+            "encode 64",
+            channels,
+            args.seconds,
+            lambda v, x, network=network: encode(network, v, x),
+            variables,
+            model.observation(64),
+        )
 
 
 def of_replay(args: Args) -> Iterator[Point]:
@@ -115,20 +167,64 @@ def of_replay(args: Args) -> Iterator[Point]:
     lanes, config = CPU.env.num_envs, CPU
     for frames in (10_000, 100_000, 1_000_000):
         held = random_replay(config, model.spec, frames // lanes)
-        slot = {name: getattr(held, name)[:, 0] for name in held.__dataclass_fields__ if name not in ("cursor", "priority")}
-        positions, probability = jit(lambda r: replay_lib.sample(r, model.key, config.cycle.batch_size, config))(held)
+        slot = {
+            name: getattr(held, name)[:, 0]
+            for name in held.__dataclass_fields__
+            if name not in ("cursor", "priority")
+        }
+        positions, probability = jit(
+            lambda r: replay_lib.sample(r, model.key, config.cycle.batch_size, config)
+        )(held)
         sweep = "replay", frames, args.seconds
-        yield point(sweep[0], "insert", *sweep[1:], lambda r, slot: replay_lib.write(r, jnp.asarray(True), **slot), held, slot,
-                    donated=True)
-        yield point(sweep[0], "sample", *sweep[1:], lambda r: replay_lib.gather(
-            r, *replay_lib.sample(r, model.key, config.cycle.batch_size, config), jnp.asarray(0), jnp.asarray(0), config), held)
-        yield point(sweep[0], "find the stalest", *sweep[1:], lambda r: replay_lib.oldest(
-            r, config.reanalyse.positions, config.env.stack), held)
-        yield point(sweep[0], "set priorities", *sweep[1:], lambda r, p, x: replay_lib.set_priority(r, p, x), held, positions,
-                    probability, donated=True)
+        yield point(
+            sweep[0],
+            "insert",
+            *sweep[1:],
+            lambda r, slot: replay_lib.write(r, jnp.asarray(True), **slot),
+            held,
+            slot,
+            donated=True,
+        )
+        yield point(
+            sweep[0],
+            "sample",
+            *sweep[1:],
+            lambda r: replay_lib.gather(
+                r,
+                *replay_lib.sample(r, model.key, config.cycle.batch_size, config),
+                jnp.asarray(0),
+                jnp.asarray(0),
+                config,
+            ),
+            held,
+        )
+        yield point(
+            sweep[0],
+            "find the stalest",
+            *sweep[1:],
+            lambda r: replay_lib.oldest(r, config.reanalyse.positions, config.env.stack),
+            held,
+        )
+        yield point(
+            sweep[0],
+            "set priorities",
+            *sweep[1:],
+            lambda r, p, x: replay_lib.set_priority(r, p, x),
+            held,
+            positions,
+            probability,
+            donated=True,
+        )
         del held
         _, stages, state = running(replace(config, replay__capacity=frames))
-        yield timed_state(sweep[0], "learn", frames, args, lambda s, stages=stages: cycle_lib.learn(stages, s)[0], state)
+        yield timed_state(
+            sweep[0],
+            "learn",
+            frames,
+            args,
+            lambda s, stages=stages: cycle_lib.learn(stages, s)[0],
+            state,
+        )
 
 
 def running(config: Config, devices: int = 1):
@@ -156,19 +252,38 @@ def timed_state(sweep: str, stage: str, x: int, args: Args, fn: Callable, state)
 def of_environments(args: Args) -> Iterator[Point]:
     for count in (1, 4, 16, 64):
         env, stages, state = running(replace(SMALL, env__num_envs=count))
-        yield timed_state("environments", "act and step", count, args,
-                          lambda s, stages=stages, env=env: cycle_lib.act(stages, env, s, random=False), state)
+        yield timed_state(
+            "environments",
+            "act and step",
+            count,
+            args,
+            lambda s, stages=stages, env=env: cycle_lib.act(stages, env, s, random=False),
+            state,
+        )
 
 
 def of_devices(args: Args) -> Iterator[Point]:
     for count in (1, 2, 4):
         if count <= jax.device_count():
             _, stages, state = running(SMALL, count)
-            yield timed_state("devices", "learn", count, args, lambda s, stages=stages: cycle_lib.learn(stages, s)[0], state)
+            yield timed_state(
+                "devices",
+                "learn",
+                count,
+                args,
+                lambda s, stages=stages: cycle_lib.learn(stages, s)[0],
+                state,
+            )
 
 
-SWEEPS = {"batch": of_batch, "simulations": of_simulations, "channels": of_channels, "replay": of_replay,
-          "environments": of_environments, "devices": of_devices}  # fmt: skip
+SWEEPS = {
+    "batch": of_batch,
+    "simulations": of_simulations,
+    "channels": of_channels,
+    "replay": of_replay,
+    "environments": of_environments,
+    "devices": of_devices,
+}
 
 
 def curves(points: list[Point]) -> dict[tuple[str, str], list[Point]]:
@@ -181,7 +296,11 @@ def curves(points: list[Point]) -> dict[tuple[str, str], list[Point]]:
 
 def exponent(line: list[Point]) -> float:
     """b of time ~ size^b from the first point to the last."""
-    return float(np.log(line[-1].minimum_s / line[0].minimum_s) / np.log(line[-1].x / line[0].x)) if len(line) > 1 else float("nan")
+    return (
+        float(np.log(line[-1].minimum_s / line[0].minimum_s) / np.log(line[-1].x / line[0].x))
+        if len(line) > 1
+        else float("nan")
+    )
 
 
 def table(points: list[Point]) -> Table:
@@ -189,9 +308,15 @@ def table(points: list[Point]) -> Table:
     for name in ("varied", "stage", "minimum time", "program memory", "exponent"):
         out.add_column(name)
     for (sweep, stage), line in curves(points).items():
-        out.add_row(sweep, stage, ", ".join(f"{p.x:,}: {seconds(p.minimum_s)}" for p in line),
-                    ", ".join(f"{p.memory_bytes / 1e6:,.0f}" for p in line) + " MB" if line[0].memory_bytes else "",
-                    f"{exponent(line):.2f}")
+        out.add_row(
+            sweep,
+            stage,
+            ", ".join(f"{p.x:,}: {seconds(p.minimum_s)}" for p in line),
+            ", ".join(f"{p.memory_bytes / 1e6:,.0f}" for p in line) + " MB"
+            if line[0].memory_bytes
+            else "",
+            f"{exponent(line):.2f}",
+        )
     return out
 
 
@@ -201,7 +326,13 @@ def picture(path: Path, points: list[Point]) -> None:
     for ax, sweep in zip(axes[0], sweeps):
         for (name, stage), line in curves(points).items():
             if name == sweep:
-                ax.plot([p.x for p in line], [1e3 * p.minimum_s for p in line], "o-", markersize=3, label=stage)
+                ax.plot(
+                    [p.x for p in line],
+                    [1e3 * p.minimum_s for p in line],
+                    "o-",
+                    markersize=3,
+                    label=stage,
+                )
         ax.set(xscale="log", yscale="log", xlabel=sweep)
         sizes = sorted({p.x for p in points if p.sweep == sweep})
         ax.set_xticks(sizes, [f"{x:,}" for x in sizes], fontsize=7)
@@ -233,7 +364,10 @@ def main(argv: list[str] | None = None) -> int:
             points.append(p)
             console.print(f"{p.sweep} {p.x:,} {p.stage}: {seconds(p.minimum_s)}", highlight=False)
             if args.output:
-                content = provenance() | {"peak_memory": peak_memory(), "points": [p._asdict() for p in points]}
+                content = provenance() | {
+                    "peak_memory": peak_memory(),
+                    "points": [p._asdict() for p in points],
+                }
                 args.output.write_text(json.dumps(content, indent=1) + "\n")
     console.print(table(points))
     if args.picture:

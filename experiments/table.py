@@ -1,6 +1,7 @@
 """Prints a Markdown table of finished runs: a row for each folder, a column for its seeds.
 
-    python experiments/table.py --workdirs experiments/results/cartpole/full experiments/results/cartpole/td_target
+python experiments/table.py --workdirs experiments/results/cartpole/full
+experiments/results/cartpole/td_target
 """
 
 import json
@@ -14,6 +15,7 @@ import tyro
 
 class Row(NamedTuple):
     """The runs of one folder."""
+
     folder: Path
     results: list[dict]  # by seed, what `result.json` holds
 
@@ -41,8 +43,10 @@ def read(workdirs: list[Path] | tuple[Path, ...]) -> list[Row]:
 
 def show(rows: list[Row]) -> str:
     """The table."""
-    lines = ["| run | task | steps | updates | return of each seed (mean of its episodes) | mean | time |",
-             "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| run | task | steps | updates | return of each seed (mean of its episodes) | mean | time |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for folder, results in rows:
         first = results[0]
         seeds = ", ".join(f"{r['eval_mean']:.2f}" for r in results)
@@ -51,8 +55,10 @@ def show(rows: list[Row]) -> str:
             time = f"{max(r['wall_s'] for r in results):.0f} s together"
         else:
             time = ", ".join(f"{r['wall_s']:.0f} s" for r in results)
-        lines.append(f"| {folder.name} | {first['game']} | {first['env_steps']:,} | {first['updates']:,} | {seeds} | {mean:.2f} | "
-                     f"{time} |")
+        lines.append(
+            f"| {folder.name} | {first['game']} | {first['env_steps']:,} | {first['updates']:,} | {seeds} | {mean:.2f} | "
+            f"{time} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,4 +1,6 @@
-"""What a compiled program costs: time, work, memory, compilation, against what the machine can do."""
+"""What a compiled program costs: time, work, memory, compilation, against what the machine can
+do.
+"""
 
 import json
 import resource
@@ -17,6 +19,7 @@ from ez_jax.run import provenance
 
 class Ceilings(NamedTuple):
     """The best that plain programs reach here."""
+
     matmul_flops: float  # per second, float32
     bfloat16_flops: float  # per second
     copy_bytes: float  # per second, read and written in place, of an array that no cache holds
@@ -24,6 +27,7 @@ class Ceilings(NamedTuple):
 
 class Work(NamedTuple):
     """What a program has to do, as the plain lowering counts it."""
+
     flops: float
     bytes: float  # moved by the plain program once compiled, as XLA counts
 
@@ -36,6 +40,7 @@ class Work(NamedTuple):
 
 class Row(NamedTuple):
     """One measured program."""
+
     size: str  # of the networks: the preset
     name: str
     median_s: float
@@ -49,14 +54,18 @@ class Row(NamedTuple):
 
 def ceilings() -> Ceilings:
     """Measures the machine."""
+
     def matmul(size: int, dtype: Any) -> float:
         x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
         return 2 * size**3 / time_calls(lowering.jit(lambda a, b: a @ b), (x, x), 1.0)[0]
 
     sizes = (1024, 2048, 4096) if jax.default_backend() == "cpu" else (4096, 8192, 16384)
-    # In place, since fresh memory costs a page fault each 4 kB; several times in one program, since a single pass may return early.
+    # In place, since fresh memory costs a page fault each 4 kB; several times in one program, since
+    # a single pass may return early.
     passes, held = 8, [jnp.zeros(2**28 if jax.default_backend() != "cpu" else 2**26)]
-    add = lowering.jit(lambda x: jax.lax.fori_loop(0, passes, lambda _, y: y + 1, x), donate_argnums=0)
+    add = lowering.jit(
+        lambda x: jax.lax.fori_loop(0, passes, lambda _, y: y + 1, x), donate_argnums=0
+    )
 
     def copy() -> jax.Array:
         held[0] = add(held[0])
@@ -64,12 +73,19 @@ def ceilings() -> Ceilings:
 
     copied = 2 * held[0].nbytes * passes / time_calls(copy, (), 1.0)[0]
     # Emulated on most CPUs: one small product tells enough.
-    half = max(matmul(size, jnp.bfloat16) for size in (sizes if jax.default_backend() != "cpu" else (1024,)))
+    half = max(
+        matmul(size, jnp.bfloat16)
+        for size in (sizes if jax.default_backend() != "cpu" else (1024,))
+    )
     return Ceilings(max(matmul(size, jnp.float32) for size in sizes), half, copied)
 
 
-def time_calls(fn: Callable, args: tuple, budget_s: float, least: int = 3, most: int = 200) -> tuple[float, float, int]:
-    """Minimum and median seconds of `fn(*args)` and the number of runs: as many as the budget allows, after one to warm up."""
+def time_calls(
+    fn: Callable, args: tuple, budget_s: float, least: int = 3, most: int = 200
+) -> tuple[float, float, int]:
+    """Minimum and median seconds of `fn(*args)` and the number of runs: as many as the budget
+    allows, after one to warm up.
+    """
     jax.block_until_ready(fn(*args))
     times: list[float] = []
     while len(times) < least or (sum(times) < budget_s and len(times) < most):
@@ -80,7 +96,9 @@ def time_calls(fn: Callable, args: tuple, budget_s: float, least: int = 3, most:
 
 
 def count_work(fn: Callable, *args: Any) -> Work:
-    """Operations, and bytes of the compiled program, both of the plain lowering: a loop counts once."""
+    """Operations, and bytes of the compiled program, both of the plain lowering: a loop counts
+    once.
+    """
     options = lowering.compiler_options()
     with lowering.plain():
         lowered = jax.jit(lambda *a: fn(*a), compiler_options=options).lower(*args)
@@ -89,8 +107,15 @@ def count_work(fn: Callable, *args: Any) -> Work:
     return Work(float(lowered.cost_analysis()["flops"]), float(moved.get("bytes accessed", 0.0)))
 
 
-def measure(size: str, name: str, fn: Callable, args: tuple, work: Work | None = None, budget_s: float = 3.0,
-            little_memory: bool = False) -> Row:
+def measure(
+    size: str,
+    name: str,
+    fn: Callable,
+    args: tuple,
+    work: Work | None = None,
+    budget_s: float = 3.0,
+    little_memory: bool = False,
+) -> Row:
     """Compiles and times a pure function.
 
     Args:
@@ -116,15 +141,23 @@ def peak_memory() -> dict[str, float]:
     """Largest memory so far, in GB: of this process, and of the first accelerator."""
     stats = jax.devices()[0].memory_stats() or {}
     peak = {"process_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
-    return peak | ({"device_gb": stats["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in stats else {})
+    return peak | (
+        {"device_gb": stats["peak_bytes_in_use"] / 1e9} if "peak_bytes_in_use" in stats else {}
+    )
 
 
 def write(path: Path, found: Ceilings, rows: list[Row], **versions: str) -> None:
-    """One JSON file: the machine, the versions (of other packages too), the command, and a dict for each row."""
+    """One JSON file: the machine, the versions (of other packages too), the command, and a dict for
+    each row.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     about = provenance()
-    content = about | {"versions": about["versions"] | versions, "ceilings": found._asdict(), "peak_memory": peak_memory(),
-                       "rows": [r._asdict() for r in rows]}
+    content = about | {
+        "versions": about["versions"] | versions,
+        "ceilings": found._asdict(),
+        "peak_memory": peak_memory(),
+        "rows": [r._asdict() for r in rows],
+    }
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 

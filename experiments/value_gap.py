@@ -1,10 +1,12 @@
-"""How far a run's values are from what came of its states, and from what training believes they are.
+"""How far a run's values are from what came of its states, and from what training believes they
+are.
 
     python experiments/value_gap.py --workdir=runs/Pong-cpu-seed0 --output=value_gap.json
 
-Searches and targets see the network in inference, with running averages in BatchNorm; the loss sees it in training, with moments of
-the batch. Where inference says b more of the same states, the value target (n steps and inference's value) carries b along from
-bootstrap to bootstrap, and values settle near b / (1 - discount^n) above the returns.
+Searches and targets see the network in inference, with running averages in BatchNorm; the loss sees
+it in training, with moments of the batch. Where inference says b more of the same states, the value
+target (n steps and inference's value) carries b along from bootstrap to bootstrap, and values
+settle near b / (1 - discount^n) above the returns.
 """
 
 import json
@@ -35,9 +37,13 @@ class Args:
     output: Path | None = None
     """JSON file to write."""
     batches: int = 8
-    """Batches of the run's size, of positions whose episode's end is in replay, drawn by priority as training draws them."""
+    """Batches of the run's size, of positions whose episode's end is in replay, drawn by priority
+    as training draws them.
+    """
     uniform: bool = False
-    """Draws all positions alike. Training never sees such batches: their moments are not those of prioritised ones."""
+    """Draws all positions alike. Training never sees such batches: their moments are not those of
+    prioritised ones.
+    """
 
 
 def values(network: Network, config: Config, variables: Any, batch: Batch) -> tuple[Array, Array]:
@@ -45,7 +51,9 @@ def values(network: Network, config: Config, variables: Any, batch: Batch) -> tu
     first = observations(batch.frames[:, : config.env.stack], config.env.stack, 0)
     inference = network.apply(variables, encode(network, variables, first), method=Network.predict)
     plain = replace(config, loss__shift=0, loss__intensity=0.0)
-    training, _ = learner.unroll_model(network, plain, variables, jax.random.key(0), batch, config.loss.consistency > 0)
+    training, _ = learner.unroll_model(
+        network, plain, variables, jax.random.key(0), batch, config.loss.consistency > 0
+    )
     return logits_to_scalar(inference.value_logits), logits_to_scalar(training.value_logits[:, 0])
 
 
@@ -64,17 +72,25 @@ def main(argv: list[str] | None = None) -> int:
     lane, slot = np.nonzero(known & replay_lib.drawable(replay, config))
     size = config.cycle.batch_size
     if len(lane) < size:
-        print(f"error: {args.workdir} has {len(lane)} positions whose return is known, a batch has {size}", file=sys.stderr)
+        print(
+            f"error: {args.workdir} has {len(lane)} positions whose return is known, a batch has {size}",
+            file=sys.stderr,
+        )
         return 2
     exponent = 0.0 if args.uniform else config.replay.priority_exponent
     weight = np.asarray(replay.priority, float)[lane, slot] ** exponent
-    rng, both = np.random.default_rng(0), jax.jit(lambda variables, batch: values(network, config, variables, batch))
+    rng, both = (
+        np.random.default_rng(0),
+        jax.jit(lambda variables, batch: values(network, config, variables, batch)),
+    )
     rows = []
     for _ in range(args.batches):
         chosen = rng.choice(len(lane), size, replace=False, p=weight / weight.sum())
         at = lane[chosen], slot[chosen]
         positions = Positions(jnp.asarray(at[0], jnp.int32), replay_lib.slot_times(replay)[at[1]])
-        batch = replay_lib.gather(replay, positions, jnp.ones(size), state.actor.env_steps, updates, config)
+        batch = replay_lib.gather(
+            replay, positions, jnp.ones(size), state.actor.env_steps, updates, config
+        )
         inference, training = both(variables, batch)
         target = targets.make_targets(batch, config, updates).value[:, 0]
         rows.append(np.stack([returns[at], target, inference, training]))
@@ -82,12 +98,21 @@ def main(argv: list[str] | None = None) -> int:
     names = ("return", "target", "inference", "training")
     result = {name: round(float(x.mean()), 4) for name, x in zip(names, found)}
     if min(np.std(found, axis=1)) > 0:
-        result |= {f"correlation_{name}": round(float(np.corrcoef(found[0], x)[0, 1]), 4) for name, x in zip(names[1:], found[1:])}
-    result |= {"positions": found.shape[1], "uniform": args.uniform, "updates": int(updates),
-               "env_steps": int(state.actor.env_steps)}
+        result |= {
+            f"correlation_{name}": round(float(np.corrcoef(found[0], x)[0, 1]), 4)
+            for name, x in zip(names[1:], found[1:])
+        }
+    result |= {
+        "positions": found.shape[1],
+        "uniform": args.uniform,
+        "updates": int(updates),
+        "env_steps": int(state.actor.env_steps),
+    }
     print("\n".join(f"{name:24s} {value}" for name, value in result.items()))
     if args.output:
-        args.output.write_text(json.dumps(provenance() | {"workdir": args.workdir.name} | result, indent=1) + "\n")
+        args.output.write_text(
+            json.dumps(provenance() | {"workdir": args.workdir.name} | result, indent=1) + "\n"
+        )
     return 0
 
 

@@ -1,7 +1,8 @@
 """Acting: one search per environment, one step of the environments, one slot in replay.
 
-`select` and `record` are the compiled halves; the environments step between them. A step that EnvPool ignores (the one after an
-episode's end) is recorded as the slot of the final frame and counts for nothing.
+`select` and `record` are the compiled halves; the environments step between them. A step that
+EnvPool ignores (the one after an episode's end) is recorded as the slot of the final frame and
+counts for nothing.
 """
 
 from typing import Any
@@ -19,19 +20,32 @@ RECENT_GAMES = 16
 
 
 def init(config: Config, spec: EnvSpec, env: Any) -> Actor:
-    """Before the first frames, which `start` puts in; `env` is the state of pure environments, None for those on the host."""
+    """Before the first frames, which `start` puts in; `env` is the state of pure environments, None
+    for those on the host.
+    """
     n = config.env.num_envs
-    # At most two ignored steps follow a real one: after a lost life, and when the no-op after it loses the game.
+    # At most two ignored steps follow a real one: after a lost life, and when the no-op after it
+    # loses the game.
     longest = 3 * (config.env_steps // n + 1)
     return Actor(
-        env=env, stack=jnp.zeros((n, *observation_shape(spec)), spec.frame_dtype), last=jnp.zeros(n, bool), discount=jnp.ones(n),
-        offset=jnp.zeros(n, jnp.int32), score=jnp.zeros(n), recent_scores=jnp.zeros(RECENT_GAMES),
-        games=jnp.zeros((), jnp.int32), env_steps=jnp.zeros((), jnp.int32), acts=jnp.zeros((), jnp.int32),
-        action_log=jnp.zeros((longest, n), jnp.int16))  # fmt: skip
+        env=env,
+        stack=jnp.zeros((n, *observation_shape(spec)), spec.frame_dtype),
+        last=jnp.zeros(n, bool),
+        discount=jnp.ones(n),
+        offset=jnp.zeros(n, jnp.int32),
+        score=jnp.zeros(n),
+        recent_scores=jnp.zeros(RECENT_GAMES),
+        games=jnp.zeros((), jnp.int32),
+        env_steps=jnp.zeros((), jnp.int32),
+        acts=jnp.zeros((), jnp.int32),
+        action_log=jnp.zeros((longest, n), jnp.int16),
+    )
 
 
 def push_frame(stack: Array, frame: Array, first: Array) -> Array:
-    """Appends the newest frame `[N, ..., C]` to the stacks `[N, ..., S * C]`; a first frame fills the whole stack."""
+    """Appends the newest frame `[N, ..., C]` to the stacks `[N, ..., S * C]`; a first frame fills
+    the whole stack.
+    """
     channels = frame.shape[-1]
     moved = jnp.concatenate([stack[..., channels:], frame], axis=-1)
     repeated = jnp.tile(frame, (1,) * (frame.ndim - 1) + (stack.shape[-1] // channels,))
@@ -50,30 +64,51 @@ def temperature(updates: Array, config: Config) -> Array:
     return jnp.where(progress < 0.5, early, jnp.where(progress < 0.75, middle, late))
 
 
-def select(network: Network, config: Config, variables: Any, key: Array, stack: Array, updates: Array) -> Selection:
+def select(
+    network: Network, config: Config, variables: Any, key: Array, stack: Array, updates: Array
+) -> Selection:
     """Searches from the current observations `[N, ..., S * C]` with exploration."""
-    found = search(network, config, variables, key, stack, explore=True, temperature=temperature(updates, config))
+    found = search(
+        network,
+        config,
+        variables,
+        key,
+        stack,
+        explore=True,
+        temperature=temperature(updates, config),
+    )
     return Selection(found.action, found.policy, found.root_value, found.value)
 
 
 def select_randomly(key: Array, actor: Actor, num_actions: int, repeat: float) -> Selection:
-    """Warm-up: uniform actions, each the one before with probability `repeat`, and the uniform policy as target."""
+    """Warm-up: uniform actions, each the one before with probability `repeat`, and the uniform
+    policy as target.
+    """
     num_envs = actor.last.shape[0]
     action = jax.random.randint(key, (num_envs,), 0, num_actions)
     if repeat > 0:
-        again = jax.random.bernoulli(jax.random.fold_in(key, 1), repeat, (num_envs,)) & (actor.acts > 0)
+        again = jax.random.bernoulli(jax.random.fold_in(key, 1), repeat, (num_envs,)) & (
+            actor.acts > 0
+        )
         action = jnp.where(again, actor.action_log[actor.acts - 1].astype(action.dtype), action)
     zeros = jnp.zeros(num_envs)
     policy = jnp.full((num_envs, num_actions), 1 / num_actions, jnp.float32)
     return Selection(action, policy, zeros, zeros)
 
 
-def record(actor: Actor, replay: Replay, selection: Selection, timestep: TimeStep, updates: Array,
-           config: Config) -> tuple[Actor, Replay]:
+def record(
+    actor: Actor,
+    replay: Replay,
+    selection: Selection,
+    timestep: TimeStep,
+    updates: Array,
+    config: Config,
+) -> tuple[Actor, Replay]:
     """Writes the slot of the current frame and moves on to the next.
 
-    The cap on environment steps is hard: of the environments that would pass it, the first ones count, and what the others did is
-    never seen (their slot becomes a final frame). Beyond the cap, where a seed waits for others, nothing is recorded at all.
+    The cap on environment steps is hard: of the environments that would pass it, the first ones
+    count, and what the others did is never seen (their slot becomes a final frame). Beyond the cap,
+    where a seed waits for others, nothing is recorded at all.
     """
     running = actor.env_steps < config.env_steps
     before = actor.replace(action_log=None)
@@ -81,32 +116,58 @@ def record(actor: Actor, replay: Replay, selection: Selection, timestep: TimeSte
     taken = ready & (actor.env_steps + jnp.cumsum(ready) <= config.env_steps)
     channels = timestep.frame.shape[-1]
     replay = replay_lib.write(
-        replay, running, frame=actor.stack[..., -channels:], action=selection.action,
-        reward=jnp.where(taken, timestep.reward, 0.0), discount=jnp.where(taken, timestep.discount, actor.discount),
-        last=~taken, offset=actor.offset, born=jnp.full_like(actor.offset, actor.env_steps), policy=selection.policy,
-        root_value=selection.root_value, value=selection.value,
-        refreshed=jnp.full_like(actor.offset, updates))  # fmt: skip
+        replay,
+        running,
+        frame=actor.stack[..., -channels:],
+        action=selection.action,
+        reward=jnp.where(taken, timestep.reward, 0.0),
+        discount=jnp.where(taken, timestep.discount, actor.discount),
+        last=~taken,
+        offset=actor.offset,
+        born=jnp.full_like(actor.offset, actor.env_steps),
+        policy=selection.policy,
+        root_value=selection.root_value,
+        value=selection.value,
+        refreshed=jnp.full_like(actor.offset, updates),
+    )
 
     if config.replay.initial_priority == "model_error":
         # A network that was never trained says nothing.
-        replay = replay_lib.prioritise_by_model_error(replay, config.target.discount, running & (updates > 0))
+        replay = replay_lib.prioritise_by_model_error(
+            replay, config.target.discount, running & (updates > 0)
+        )
 
     # A game's raw score counts each step, the forced no-op after a lost life included.
     score = actor.score + jnp.where(taken | actor.last, timestep.score, 0.0)
     finished = taken & timestep.game_over | actor.last & timestep.game_over
-    place = jnp.where(finished, (actor.games + jnp.cumsum(finished) - 1) % RECENT_GAMES, RECENT_GAMES)
+    place = jnp.where(
+        finished, (actor.games + jnp.cumsum(finished) - 1) % RECENT_GAMES, RECENT_GAMES
+    )
     log = actor.action_log.at[jnp.where(running, actor.acts, actor.action_log.shape[0])].set(
-        selection.action.astype(jnp.int16), mode="drop")
+        selection.action.astype(jnp.int16), mode="drop"
+    )
     after = before.replace(
-        stack=push_frame(actor.stack, timestep.frame, timestep.first), last=timestep.last, discount=timestep.discount,
-        offset=jnp.where(timestep.first, 0, actor.offset + 1), score=jnp.where(finished, 0.0, score),
-        recent_scores=actor.recent_scores.at[place].set(score, mode="drop"), games=actor.games + jnp.sum(finished),
-        env_steps=actor.env_steps + jnp.sum(taken), acts=actor.acts + 1)  # fmt: skip
-    return jax.tree.map(lambda new, old: jnp.where(running, new, old), after, before).replace(action_log=log), replay
+        stack=push_frame(actor.stack, timestep.frame, timestep.first),
+        last=timestep.last,
+        discount=timestep.discount,
+        offset=jnp.where(timestep.first, 0, actor.offset + 1),
+        score=jnp.where(finished, 0.0, score),
+        recent_scores=actor.recent_scores.at[place].set(score, mode="drop"),
+        games=actor.games + jnp.sum(finished),
+        env_steps=actor.env_steps + jnp.sum(taken),
+        acts=actor.acts + 1,
+    )
+    return jax.tree.map(lambda new, old: jnp.where(running, new, old), after, before).replace(
+        action_log=log
+    ), replay
 
 
 def recent_score(actor: Actor) -> Array:
     """Mean raw score of the last finished games, NaN before the first: `[]`."""
     count = jnp.minimum(actor.games, RECENT_GAMES)
     known = jnp.arange(RECENT_GAMES) < count
-    return jnp.where(count > 0, jnp.sum(jnp.where(known, actor.recent_scores, 0.0)) / jnp.maximum(count, 1), jnp.nan)
+    return jnp.where(
+        count > 0,
+        jnp.sum(jnp.where(known, actor.recent_scores, 0.0)) / jnp.maximum(count, 1),
+        jnp.nan,
+    )

@@ -1,8 +1,9 @@
 """Checkpoints that resume to the bit.
 
-EnvPool is deterministic for a seed and a sequence of actions, so a checkpoint holds the small things (parameters, optimiser,
-statistics of replay, keys, the action log) and no frame: stepping the emulators through the log brings them and every frame back.
-Environments that are pure functions are part of the state, and their checkpoints hold all of it.
+EnvPool is deterministic for a seed and a sequence of actions, so a checkpoint holds the small
+things (parameters, optimiser, statistics of replay, keys, the action log) and no frame: stepping
+the emulators through the log brings them and every frame back. Environments that are pure functions
+are part of the state, and their checkpoints hold all of it.
 """
 
 import json
@@ -24,11 +25,15 @@ from ez_jax.types import State, TimeStep
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or of another run; the message names the file and what is wrong."""
+    """A checkpoint is missing, damaged or of another run; the message names the file and what is
+    wrong.
+    """
 
 
 class Checkpoints:
-    """The checkpoints of one work directory: the two newest are kept, and only complete ones are ever seen."""
+    """The checkpoints of one work directory: the two newest are kept, and only complete ones are
+    ever seen.
+    """
 
     def __init__(self, workdir: Path):
         self.path = Path(workdir).absolute() / "checkpoints"
@@ -37,8 +42,11 @@ class Checkpoints:
     @property
     def manager(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            # Renaming a finished folder is what makes a save atomic: a run killed while writing leaves no such folder.
-            options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+            # Renaming a finished folder is what makes a save atomic: a run killed while writing
+            # leaves no such folder.
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=2, create=True, enable_async_checkpointing=False
+            )
             self._manager = ocp.CheckpointManager(self.path, options=options)
         return self._manager
 
@@ -53,10 +61,17 @@ class Checkpoints:
         return set(self.manager.all_steps()) if self.path.is_dir() else set()
 
     def save(self, step: int, state: State, meta: dict[str, Any]) -> None:
-        """Saves the state of one seed, without what can be regenerated, under the number `step`; `meta` must be JSON."""
+        """Saves the state of one seed, without what can be regenerated, under the number `step`;
+        `meta` must be JSON.
+        """
         if step in self.steps():
             return
-        self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(slim(state)), meta=ocp.args.JsonSave(meta)))
+        self.manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(slim(state)), meta=ocp.args.JsonSave(meta)
+            ),
+        )
         self.manager.wait_until_finished()
 
     def restore_meta(self, step: int | None = None) -> dict[str, Any]:
@@ -65,7 +80,9 @@ class Checkpoints:
         Raises:
           CheckpointError: there is none, or it cannot be read.
         """
-        return self._read(self._require() if step is None else step, meta=ocp.args.JsonRestore())["meta"]
+        return self._read(self._require() if step is None else step, meta=ocp.args.JsonRestore())[
+            "meta"
+        ]
 
     def restore(self, stages: Stages, step: int | None = None) -> State:
         """The newest state of one seed, or that of `step`, as it was saved; see `regenerate`.
@@ -74,9 +91,14 @@ class Checkpoints:
           CheckpointError: there is none, or it cannot be read.
         """
         shape = slim(stages.abstract)
-        abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shape,
-                                state_shardings(shape, stages.mesh, seeds=False))
-        return self._read(self._require() if step is None else step, state=ocp.args.StandardRestore(abstract))["state"]
+        abstract = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            shape,
+            state_shardings(shape, stages.mesh, seeds=False),
+        )
+        return self._read(
+            self._require() if step is None else step, state=ocp.args.StandardRestore(abstract)
+        )["state"]
 
     def close(self) -> None:
         if self._manager is not None:
@@ -93,15 +115,23 @@ class Checkpoints:
         try:
             return self.manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise CheckpointError(f"cannot read the checkpoint {self.path / str(step)}: {reason}") from error
+            reason = (
+                str(error).strip().splitlines()[0][:200]
+                if str(error).strip()
+                else type(error).__name__
+            )
+            raise CheckpointError(
+                f"cannot read the checkpoint {self.path / str(step)}: {reason}"
+            ) from error
 
 
 def slim(state: State) -> State:
     """What a checkpoint holds."""
     if state.actor.env is not None:
         return state
-    return state.replace(replay=state.replay.replace(frame=None), actor=state.actor.replace(stack=None))
+    return state.replace(
+        replay=state.replay.replace(frame=None), actor=state.actor.replace(stack=None)
+    )
 
 
 def check_config(saved: dict, config: Config, path: Path) -> None:
@@ -122,8 +152,8 @@ def check_config(saved: dict, config: Config, path: Path) -> None:
 def regenerate(stages: Stages, env: Environments, state: State) -> State:
     """Brings fresh environments on the host, and all frames, to where the action log ends.
 
-    Raises:
-      CheckpointError: the environments do not repeat what they did (another EnvPool version, for one).
+    Raises: CheckpointError: the environments do not repeat what they did (another EnvPool version,
+      for one).
     """
     if stages.pure:
         return state
@@ -131,22 +161,40 @@ def regenerate(stages: Stages, env: Environments, state: State) -> State:
     acts = np.asarray(state.actor.acts)  # [] or [seeds]
     log = np.moveaxis(np.asarray(state.actor.action_log), -2, 0)  # [M, N] or [M, seeds, N]
 
-    def put(frames: jax.Array, stack: jax.Array, index: jax.Array, running: jax.Array, timestep: TimeStep):
+    def put(
+        frames: jax.Array,
+        stack: jax.Array,
+        index: jax.Array,
+        running: jax.Array,
+        timestep: TimeStep,
+    ):
         kept = jax.lax.dynamic_index_in_dim(frames, index, axis=1, keepdims=False)
         newest = jnp.where(running, stack[..., -timestep.frame.shape[-1] :], kept)
-        return (jax.lax.dynamic_update_index_in_dim(frames, newest, index, axis=1),
-                jnp.where(running, actor_lib.push_frame(stack, timestep.frame, timestep.first), stack))
+        return (
+            jax.lax.dynamic_update_index_in_dim(frames, newest, index, axis=1),
+            jnp.where(running, actor_lib.push_frame(stack, timestep.frame, timestep.first), stack),
+        )
 
     if stages.seeds:
         put = jax.vmap(put, (0, 0, None, 0, 0))
-    put = jax.jit(put, donate_argnums=(0, 1), out_shardings=(fresh.replay.frame.sharding, fresh.actor.stack.sharding))
+    put = jax.jit(
+        put,
+        donate_argnums=(0, 1),
+        out_shardings=(fresh.replay.frame.sharding, fresh.actor.stack.sharding),
+    )
     frames, stack = fresh.replay.frame, fresh.actor.stack
     slots, last = frames.shape[-len(stages.spec.frame_shape) - 1], np.asarray(fresh.actor.last)
     for i in range(int(acts.max())):
         running = i < acts  # a seed that had taken all its steps waits for the others
         timestep = stages.put(env.step(log[i].reshape(-1)))
-        frames, stack = put(frames, stack, jnp.asarray(i % slots, jnp.int32), jnp.asarray(running), timestep)
+        frames, stack = put(
+            frames, stack, jnp.asarray(i % slots, jnp.int32), jnp.asarray(running), timestep
+        )
         last = np.where(running[..., None], np.asarray(timestep.last), last)
     if not np.array_equal(last, state.actor.last):
-        raise CheckpointError("the environments did not repeat the recorded run: is this another EnvPool version?")
-    return state.replace(replay=state.replay.replace(frame=frames), actor=state.actor.replace(stack=stack))
+        raise CheckpointError(
+            "the environments did not repeat the recorded run: is this another EnvPool version?"
+        )
+    return state.replace(
+        replay=state.replay.replace(frame=frames), actor=state.actor.replace(stack=stack)
+    )

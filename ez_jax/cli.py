@@ -1,4 +1,6 @@
-"""What the training commands share: options, the preset that decides their defaults, and the run with its errors as one line."""
+"""What the training commands share: options, the preset that decides their defaults, and the run
+with its errors as one line.
+"""
 
 import dataclasses
 import sys
@@ -16,21 +18,28 @@ from ez_jax.run import Stopped, check, run_members, seed_members
 @dataclass(frozen=True)
 class RunArgs:
     """Options of every training command; a command adds its task and its presets in front."""
+
     workdir: str = ""
     """Where everything is written; by default runs/<task>-<preset>-seed<seed>."""
     resume: bool = False
     """Go on from the newest checkpoint in the work directory, or begin if there is none."""
     num_seeds: int = 1
-    """Trains so many seeds, from --seed on, in one program; each has a folder seed<k> of its own in the work directory."""
+    """Trains so many seeds, from --seed on, in one program; each has a folder seed<k> of its own in
+    the work directory.
+    """
     # The config's booleans take True or False; a bare flag is for switches of the program.
-    config: Annotated[tyro.conf.FlagConversionOff[Config], tyro.conf.arg(name="")] = field(default_factory=Config)
+    config: Annotated[tyro.conf.FlagConversionOff[Config], tyro.conf.arg(name="")] = field(
+        default_factory=Config
+    )
 
 
 Args = TypeVar("Args", bound=RunArgs)
 
 
 def option(argv: list[str], name: str, default: str) -> str:
-    """The last value of `--name=value` or `--name value` in a command line that is not parsed yet."""
+    """The last value of `--name=value` or `--name value` in a command line that is not parsed
+    yet.
+    """
     value = default
     for i, word in enumerate(argv):
         if word.partition("=")[0].replace("_", "-") == f"--{name}":
@@ -46,8 +55,12 @@ def env_steps(argv: list[str]) -> int | None:
         return None
 
 
-def parse(kind: type[Args], argv: list[str], description: str | None, defaults: Callable[[], Config]) -> Args:
-    """Command line to `kind`; `defaults` makes the config of the preset, whose values the options default to."""
+def parse(
+    kind: type[Args], argv: list[str], description: str | None, defaults: Callable[[], Config]
+) -> Args:
+    """Command line to `kind`; `defaults` makes the config of the preset, whose values the options
+    default to.
+    """
     return tyro.cli(kind, args=argv, default=kind(config=defaults()), description=description)
 
 
@@ -65,8 +78,11 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
             members = [members[0]._replace(workdir=workdir)]
         check(members, resume=args.resume)
         together = f", {args.num_seeds} seeds at once" if args.num_seeds > 1 else ""
-        print(f"{task}, preset {preset} ({announcement}){together}: {config.env_steps:,} steps, {config.total_updates:,} updates; "
-              f"writing to {workdir}", flush=True)
+        print(
+            f"{task}, preset {preset} ({announcement}){together}: {config.env_steps:,} steps, {config.total_updates:,} updates; "
+            f"writing to {workdir}",
+            flush=True,
+        )
         results = run_members(members, resume=args.resume, preset=preset)
     except Stopped as stopped:
         print(stopped)
@@ -76,10 +92,12 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
         return 2
     for member, result in zip(members, results):
         normalized = result["human_normalized"]
-        print(f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over {result['eval_episodes']} episodes "
-              f"({result['eval_distinct']} distinct returns)"
-              + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
-              + f"; see {member.workdir / 'result.json'}")
+        print(
+            f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over {result['eval_episodes']} episodes "
+            f"({result['eval_distinct']} distinct returns)"
+            + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
+            + f"; see {member.workdir / 'result.json'}"
+        )
     return 0
 
 

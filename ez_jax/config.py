@@ -1,7 +1,8 @@
 """Every setting of a run, with its range and its default.
 
-The defaults are the paper's (EfficientZero, Ye et al. 2021, arXiv 2111.00210, appendix, and the authors' released settings).
-A preset (`presets.py`) is a changed copy. Each field is an option by its dotted name, e.g. `--search.num-simulations=16`.
+The defaults are the paper's (EfficientZero, Ye et al. 2021, arXiv 2111.00210, appendix, and the
+authors' released settings). A preset (`presets.py`) is a changed copy. Each field is an option by
+its dotted name, e.g. `--search.num-simulations=16`.
 """
 
 import dataclasses
@@ -46,9 +47,13 @@ class EnvConfig:
 @dataclass(frozen=True)
 class NetworkConfig:
     channels: int = bounded(64, 4)
-    """Channels of the latent state (the first layer has half). Width of the layers for vector observations."""
+    """Channels of the latent state (the first layer has half). Width of the layers for vector
+    observations.
+    """
     patch: int = bounded(1, 1, 4)
-    """Squares of so many pixels a side enter the first convolution as channels of one: fewer places, more channels."""
+    """Squares of so many pixels a side enter the first convolution as channels of one: fewer
+    places, more channels.
+    """
     pools: int = bounded(2, 0, 3)
     """2x2 average poolings after the two stride-2 convolutions: 96 px -> 6x6 with 2."""
     blocks: int = bounded(1, 1)
@@ -62,9 +67,13 @@ class NetworkConfig:
     value_prefix: bool = True
     """Predict the summed reward by LSTM; off: single rewards (the paper's ablation)."""
     action_embedding: int = bounded(0, 0)
-    """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: its planes as they are, one-hot for vectors."""
+    """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: its planes as they
+    are, one-hot for vectors.
+    """
     action_planes: Literal["index", "one_hot"] = "index"
-    """Images: an action is one plane a/|A| (paper), or a plane for each action, so that none lies between two others."""
+    """Images: an action is one plane a/|A| (paper), or a plane for each action, so that none lies
+    between two others.
+    """
     support: int = bounded(300, 1)
     """Value and value prefix live on the atoms -support..support of the transformed scalar."""
     projection: int = bounded(1024, 1)
@@ -72,11 +81,13 @@ class NetworkConfig:
     predictor: int = bounded(512, 1)
     """Hidden width of the SimSiam predictor."""
     norm: Literal["batch", "layer"] = "batch"
-    """Normalisation in dense layers, those of all heads too: BatchNorm (paper), or LayerNorm (EfficientZero-V2 on vectors), which
-    does not care whose states a batch holds. Convolutions and the projections have BatchNorm always."""
+    """Normalisation in dense layers, those of all heads too: BatchNorm (paper), or LayerNorm
+    (EfficientZero-V2 on vectors), which does not care whose states a batch holds. Convolutions and
+    the projections have BatchNorm always."""
     joint_norm: bool = False
-    """BatchNorm of the heads takes all states of an update as one batch, predicted ones and (with a consistency loss) encoded ones,
-    so that a search's running averages are of the mixture that training saw; off: each step of the unroll by itself (paper)."""
+    """BatchNorm of the heads takes all states of an update as one batch, predicted ones and (with a
+    consistency loss) encoded ones, so that a search's running averages are of the mixture that
+    training saw; off: each step of the unroll by itself (paper)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the trunk; heads and statistics are float32 always."""
 
@@ -88,8 +99,8 @@ class SearchConfig:
     num_simulations: int = bounded(50, 1)
     """Simulations a search."""
     by_action_count: bool = False
-    """EfficientZero-V2's budget: 4 simulations over 2 considered actions below 4 actions, 16 over 4 below 16, else 16 over 8
-    (gumbel)."""
+    """EfficientZero-V2's budget: 4 simulations over 2 considered actions below 4 actions, 16 over 4
+    below 16, else 16 over 8 (gumbel)."""
     dirichlet_alpha: float = bounded(0.3, 1e-6)
     """Root noise concentration (muzero)."""
     dirichlet_fraction: float = bounded(0.25, 0.0, 1.0)
@@ -103,14 +114,16 @@ class SearchConfig:
     max_considered_actions: int = bounded(4, 2)
     """Root actions that sequential halving starts from (gumbel)."""
     q_scale: Literal["tree", "siblings"] = "tree"
-    """Completed Q-values are normalised by the floored range of the whole tree (EfficientZero-V2), or by that of their siblings
-    (mctx) (gumbel)."""
+    """Completed Q-values are normalised by the floored range of the whole tree (EfficientZero-V2),
+    or by that of their siblings (mctx) (gumbel)."""
     c_visit: float = bounded(50.0, 0.0)
     """Constant of sigma(q) = (c_visit + max visits) c_scale q (gumbel)."""
     c_scale: float = bounded(0.1, 0.0)
     """Scale of sigma(q) (gumbel)."""
     temperature: tuple[float, float, float] = (1.0, 0.5, 0.25)
-    """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, and after, of the online updates."""
+    """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, and after, of the
+    online updates.
+    """
     embedding_dtype: Literal["float32", "bfloat16"] = "float32"
     """How latent states are kept in the tree."""
 
@@ -126,8 +139,8 @@ class ReplayConfig:
     min_importance_weight: float = bounded(0.0, 0.0, 1.0)
     """Importance weights, divided by the largest, are raised to this (EfficientZero-V2: 0.1)."""
     initial_priority: Literal["max", "model_error"] = "max"
-    """New transitions enter with the largest priority in replay, or with the Bellman error of the network that acted
-    (EfficientZero-V2's paper)."""
+    """New transitions enter with the largest priority in replay, or with the Bellman error of the
+    network that acted (EfficientZero-V2's paper)."""
 
 
 @dataclass(frozen=True)
@@ -145,26 +158,34 @@ class TargetConfig:
     prefix_horizon: int = bounded(5, 1)
     """The value prefix starts anew after so many model steps."""
     bootstrap: Literal["network", "search"] = "network"
-    """Bootstrap from the value head (the authors' code) or from the value of the search (the paper's text)."""
+    """Bootstrap from the value head (the authors' code) or from the value of the search (the
+    paper's text).
+    """
     value: Literal["td", "search", "mixed"] = "td"
-    """The value target: n steps and a bootstrap; the value of the search (SVE); or EfficientZero-V2's mix of the two."""
+    """The value target: n steps and a bootstrap; the value of the search (SVE); or
+    EfficientZero-V2's mix of the two.
+    """
     search_value_after: int = bounded(40_000, 0)
     """T1 of the mixed target: n-step before so many updates."""
     fresh_steps: int = bounded(20_000, 0)
     """T2 of the mixed target: n-step for transitions younger than so many environment steps."""
     absorbing: bool = False
-    """Unroll past a terminal state towards value and reward 0 (MuZero); off: those steps are masked (EfficientZero)."""
+    """Unroll past a terminal state towards value and reward 0 (MuZero); off: those steps are masked
+    (EfficientZero).
+    """
 
 
 @dataclass(frozen=True)
 class ReanalyseConfig:
     mode: Literal["sampled", "oldest", "off"] = "sampled"
-    """Search again: the sampled batch with the target network (paper), the least recently refreshed positions with the
-    current parameters, or nothing."""
+    """Search again: the sampled batch with the target network (paper), the least recently refreshed
+    positions with the current parameters, or nothing."""
     positions: int = bounded(256, 1)
     """Positions per update (`oldest`)."""
     ratio: float = bounded(0.99, 0.0, 1.0)
-    """Share of the batch whose policies are searched anew (`sampled`); values are refreshed for all of it."""
+    """Share of the batch whose policies are searched anew (`sampled`); values are refreshed for all
+    of it.
+    """
 
 
 @dataclass(frozen=True)
@@ -202,7 +223,9 @@ class OptimizerConfig:
     warmup_updates: int = bounded(1000, 0)
     """Linear warm-up."""
     schedule: Literal["drop", "cosine"] = "drop"
-    """After the warm-up: one drop once the online updates are done (paper), or a cosine down to that rate at the last one."""
+    """After the warm-up: one drop once the online updates are done (paper), or a cosine down to
+    that rate at the last one.
+    """
     drop_factor: float = bounded(0.1, 0.0, 1.0)
     """The last rate as a share of the peak."""
 
@@ -212,13 +235,17 @@ class CycleConfig:
     batch_size: int = bounded(256, 1)
     """Positions an update."""
     updates_per_act: int = bounded(4, 0)
-    """Updates after each lock-step of all environments: 4 with 4 environments is one update a step."""
+    """Updates after each lock-step of all environments: 4 with 4 environments is one update a
+    step.
+    """
     final_updates: int = bounded(20_000, 0)
     """Updates after the last environment step."""
     warmup_steps: int = bounded(2000, 1)
     """Random-policy steps before the first update."""
     warmup_repeat: float = bounded(0.0, 0.0, 1.0)
-    """Probability that a random step repeats the action before: reaches far where single random actions cancel out."""
+    """Probability that a random step repeats the action before: reaches far where single random
+    actions cancel out.
+    """
     target_interval: int = bounded(200, 1)
     """Updates between two copies into the target network."""
 
@@ -264,7 +291,9 @@ class Config:
 
 
 def replace(config, **changes):
-    """`dataclasses.replace` that also takes dotted names as `section__field`, e.g. `search__num_simulations=8`."""
+    """`dataclasses.replace` that also takes dotted names as `section__field`, e.g.
+    `search__num_simulations=8`.
+    """
     flat = {k: v for k, v in changes.items() if "__" not in k}
     nested: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
@@ -291,9 +320,15 @@ def validate(config, prefix: str = "") -> None:
         below, above = low is not None and not value >= low, high is not None and not value <= high
         if below or above:
             bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
-            raise ValueError(f"{name.replace('_', '-')}={value} is out of range: it must be {bounds}")
-        if typing.get_origin(hints[f.name]) is Literal and value not in typing.get_args(hints[f.name]):
-            raise ValueError(f"{name.replace('_', '-')}={value!r} must be one of {', '.join(typing.get_args(hints[f.name]))}")
+            raise ValueError(
+                f"{name.replace('_', '-')}={value} is out of range: it must be {bounds}"
+            )
+        if typing.get_origin(hints[f.name]) is Literal and value not in typing.get_args(
+            hints[f.name]
+        ):
+            raise ValueError(
+                f"{name.replace('_', '-')}={value!r} must be one of {', '.join(typing.get_args(hints[f.name]))}"
+            )
     if isinstance(config, Config):
         _validate_together(config)
 
@@ -301,27 +336,37 @@ def validate(config, prefix: str = "") -> None:
 def _validate_together(config: Config) -> None:
     for name in ("height", "width"):
         if (size := getattr(config.env, name)) % config.network.patch:
-            raise ValueError(f"network.patch={config.network.patch} is out of range: it must divide env.{name}={size}")
+            raise ValueError(
+                f"network.patch={config.network.patch} is out of range: it must divide env.{name}={size}"
+            )
     window = config.env.stack + config.target.unroll_steps + config.target.td_steps
     # Half of the slots may be final frames of one-step episodes, which cannot be drawn.
     needed = 2 * config.cycle.batch_size + window * config.env.num_envs
     if config.replay.capacity < needed:
-        raise ValueError(f"replay.capacity={config.replay.capacity} is out of range: {config.env.num_envs} environments and "
-                         f"cycle.batch-size={config.cycle.batch_size} need at least {needed}")
+        raise ValueError(
+            f"replay.capacity={config.replay.capacity} is out of range: {config.env.num_envs} environments and "
+            f"cycle.batch-size={config.cycle.batch_size} need at least {needed}"
+        )
     if config.env_steps < config.cycle.warmup_steps:
-        raise ValueError(f"env-steps={config.env_steps} is out of range: the warm-up alone takes "
-                         f"cycle.warmup-steps={config.cycle.warmup_steps}")
+        raise ValueError(
+            f"env-steps={config.env_steps} is out of range: the warm-up alone takes "
+            f"cycle.warmup-steps={config.cycle.warmup_steps}"
+        )
     ready = config.cycle.warmup_steps - (window + 1) * config.env.num_envs
     if ready < config.cycle.batch_size:
-        raise ValueError(f"cycle.warmup-steps={config.cycle.warmup_steps} is out of range: it must be at least "
-                         f"{config.cycle.batch_size + (window + 1) * config.env.num_envs} for "
-                         f"cycle.batch-size={config.cycle.batch_size}")
+        raise ValueError(
+            f"cycle.warmup-steps={config.cycle.warmup_steps} is out of range: it must be at least "
+            f"{config.cycle.batch_size + (window + 1) * config.env.num_envs} for "
+            f"cycle.batch-size={config.cycle.batch_size}"
+        )
 
 
 def to_dict(config) -> dict:
     """The config as plain nested dicts and lists, as `config.json` holds it."""
-    return {k: list(v) if isinstance(v, tuple) else to_dict(v) if isinstance(v, dict) else v
-            for k, v in (config if isinstance(config, dict) else dataclasses.asdict(config)).items()}
+    return {
+        k: list(v) if isinstance(v, tuple) else to_dict(v) if isinstance(v, dict) else v
+        for k, v in (config if isinstance(config, dict) else dataclasses.asdict(config)).items()
+    }
 
 
 def from_dict(values: dict, kind: type = Config):

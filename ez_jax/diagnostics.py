@@ -39,23 +39,36 @@ def of_unroll(unroll: Unroll, targets: Targets, batch: Batch) -> dict[str, Array
     divergence = optax.losses.kl_divergence(log_policy, targets.policy)
     error = jnp.abs(logits_to_scalar(unroll.prefix_logits) - targets.value_prefix)
     found = {
-        "policy/entropy": _mean(entropy, targets.policy_mask), "policy/kl": _mean(divergence, targets.policy_mask),
-        **{f"prefix_error/{k + 1}": _mean(error[:, k], targets.value_mask[:, k + 1]) for k in range(error.shape[1])},
+        "policy/entropy": _mean(entropy, targets.policy_mask),
+        "policy/kl": _mean(divergence, targets.policy_mask),
+        **{
+            f"prefix_error/{k + 1}": _mean(error[:, k], targets.value_mask[:, k + 1])
+            for k in range(error.shape[1])
+        },
         # Kish's effective size of the weighted batch, as a share of it.
         "replay/effective_samples": jnp.mean(batch.weight) ** 2 / jnp.mean(batch.weight**2),
-        "replay/mean_weight": jnp.mean(batch.weight), "replay/min_weight": jnp.min(batch.weight),
-        "replay/age": jnp.mean(batch.age), "replay/staleness": jnp.mean(batch.staleness),
-    }  # fmt: skip
+        "replay/mean_weight": jnp.mean(batch.weight),
+        "replay/min_weight": jnp.min(batch.weight),
+        "replay/age": jnp.mean(batch.age),
+        "replay/staleness": jnp.mean(batch.staleness),
+    }
     if unroll.projection is None:
         return found
-    predicted, encoded = unroll.projection.astype(jnp.float32), unroll.target_projection.astype(jnp.float32)
+    predicted, encoded = (
+        unroll.projection.astype(jnp.float32),
+        unroll.target_projection.astype(jnp.float32),
+    )
     mask = targets.state_mask[:, 1:]
     direction = encoded / jnp.linalg.norm(encoded, axis=-1, keepdims=True).clip(1e-6)
     center = jnp.sum(direction * mask[..., None], axis=(0, 1)) / jnp.maximum(jnp.sum(mask), 1)
     # Directions spread alike over P dimensions have a standard deviation of 1 / sqrt(P) in each.
     spread = _mean(jnp.sum((direction - center) ** 2, axis=-1), mask)
-    return found | {"projection/cosine": _mean(optax.cosine_similarity(predicted, encoded, epsilon=1e-10), mask),
-                    "projection/std": jnp.sqrt(spread)}
+    return found | {
+        "projection/cosine": _mean(
+            optax.cosine_similarity(predicted, encoded, epsilon=1e-10), mask
+        ),
+        "projection/std": jnp.sqrt(spread),
+    }
 
 
 def of_gradient(gradient: dict) -> dict[str, Array]:
@@ -64,14 +77,18 @@ def of_gradient(gradient: dict) -> dict[str, Array]:
 
 
 def realised_returns(replay: Replay, discount: float) -> tuple[Array, Array]:
-    """Discounted return that followed each slot to the end of its episode; a time-out ends with the value of its last search.
+    """Discounted return that followed each slot to the end of its episode; a time-out ends with the
+    value of its last search.
 
     Returns:
       returns `[N, T]` in the order of the ring, and whether the end is known `[N, T]`.
     """
-    # From the oldest slot to the newest; what was never written has a negative time and comes first.
+    # From the oldest slot to the newest; what was never written has a negative time and comes
+    # first.
     order = jnp.argsort(slot_times(replay))
-    reward, step_discount, last, value = (x[:, order] for x in (replay.reward, replay.discount, replay.last, replay.root_value))
+    reward, step_discount, last, value = (
+        x[:, order] for x in (replay.reward, replay.discount, replay.last, replay.root_value)
+    )
     offset = jnp.where(last, jnp.where(step_discount > 0, value, 0.0), reward)
     slope = jnp.where(last, 0.0, discount * step_discount)
 
@@ -93,10 +110,13 @@ def of_replay(replay: Replay, env_steps: Array, updates: Array, config: Config) 
     stored = ((slot_times(replay) >= 0) & ~replay.last).astype(jnp.float32)
     stale = updates - replay.refreshed
     return {
-        "search/value": _mean(replay.root_value, mask), "search/return": _mean(returns, mask),
+        "search/value": _mean(replay.root_value, mask),
+        "search/return": _mean(returns, mask),
         "search/value_bias": _mean(replay.root_value - returns, mask),
         "search/value_error": _mean(jnp.abs(replay.root_value - returns), mask),
         "network/value_bias": _mean(replay.value - returns, mask),
-        "replay/mean_priority": _mean(replay.priority, stored), "replay/max_priority": jnp.max(replay.priority),
-        "replay/policy_age": _mean(stale, stored), "replay/oldest_policy": jnp.max(jnp.where(stored > 0, stale, 0)),
-    }  # fmt: skip
+        "replay/mean_priority": _mean(replay.priority, stored),
+        "replay/max_priority": jnp.max(replay.priority),
+        "replay/policy_age": _mean(stale, stored),
+        "replay/oldest_policy": jnp.max(jnp.where(stored > 0, stale, 0)),
+    }

@@ -1,4 +1,6 @@
-"""Evaluation: whole games, raw scores, one seed an episode; by default a greedy search without noise."""
+"""Evaluation: whole games, raw scores, one seed an episode; by default a greedy search without
+noise.
+"""
 
 import functools
 from collections.abc import Callable
@@ -41,11 +43,22 @@ def _compiled(network: Network, config: Config, simulations: int | None, explore
     return jit(functools.partial(_act, network, config, simulations, explore))
 
 
-def _act(network: Network, config: Config, simulations: int | None, explore: bool, variables, stack, step):
-    # Ties of a noiseless search are broken by a key; a fixed one keeps evaluation a function of the parameters.
+def _act(
+    network: Network, config: Config, simulations: int | None, explore: bool, variables, stack, step
+):
+    # Ties of a noiseless search are broken by a key; a fixed one keeps evaluation a function of the
+    # parameters.
     key = jax.random.fold_in(jax.random.key(0), step) if explore else jax.random.key(0)
-    return search(network, config, variables, key, stack, explore=explore,
-                  temperature=config.search.temperature[-1] if explore else 0.0, num_simulations=simulations).action
+    return search(
+        network,
+        config,
+        variables,
+        key,
+        stack,
+        explore=explore,
+        temperature=config.search.temperature[-1] if explore else 0.0,
+        num_simulations=simulations,
+    ).action
 
 
 _push = jax.jit(push_frame)
@@ -56,26 +69,39 @@ def make_env(config: Config, episodes: int) -> Environments:
     return make(config.env, [FIRST_SEED + i for i in range(episodes)], training=False)
 
 
-def evaluate(network: Network, config: Config, variables, *, episodes: int, simulations: int | None = None, explore: bool = False,
-             env: Environments | None = None, progress: Callable[[int, int], None] | None = None) -> Evaluation:
-    """Plays `episodes` games side by side, one of each seed from `FIRST_SEED` on (the seed draws the no-ops at the start).
+def evaluate(
+    network: Network,
+    config: Config,
+    variables,
+    *,
+    episodes: int,
+    simulations: int | None = None,
+    explore: bool = False,
+    env: Environments | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Plays `episodes` games side by side, one of each seed from `FIRST_SEED` on (the seed draws
+    the no-ops at the start).
 
-    Args:
-      network: the model.
-      config: `config.env.eval_max_episode_steps` ends a game.
-      variables: of the network.
-      episodes: how many.
-      simulations: instead of the training's.
-      explore: root noise and the last temperature of training, so that games differ. Greedy games of a deterministic task repeat
+    Args: network: the model. config: `config.env.eval_max_episode_steps` ends a game. variables: of
+      the network. episodes: how many. simulations: instead of the training's. explore: root noise
+      and the last temperature of training, so that games differ. Greedy games of a deterministic
+      task repeat
         a few trajectories.
       env: of `make_env`, to play in; only pure ones can be played in again.
       progress: called with steps done and games finished.
     """
     env = env or make_env(config, episodes)
     spec = env.spec(config.env.stack)
-    act = _compiled(network, replace(config, seed=0), simulations, explore)  # what is compiled does not depend on the seed
+    act = _compiled(
+        network, replace(config, seed=0), simulations, explore
+    )  # what is compiled does not depend on the seed
     timestep = env.reset()
-    stack = _push(jnp.zeros((episodes, *observation_shape(spec)), spec.frame_dtype), timestep.frame, timestep.first)
+    stack = _push(
+        jnp.zeros((episodes, *observation_shape(spec)), spec.frame_dtype),
+        timestep.frame,
+        timestep.first,
+    )
     score, length, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
     actions = []
     while not over.all():
@@ -89,7 +115,10 @@ def evaluate(network: Network, config: Config, variables, *, episodes: int, simu
         stack = _push(stack, timestep.frame, timestep.first)
         if progress:
             progress(int(length.max()), int(over.sum()))
-    return Evaluation([Episode(i, FIRST_SEED + i, float(score[i]), int(length[i])) for i in range(episodes)], actions)
+    return Evaluation(
+        [Episode(i, FIRST_SEED + i, float(score[i]), int(length[i])) for i in range(episodes)],
+        actions,
+    )
 
 
 def check_video(config: Config) -> None:
@@ -99,7 +128,8 @@ def check_video(config: Config) -> None:
 
 
 def record_video(config: Config, actions: list[int], path: Path) -> None:
-    """Plays the first evaluation episode's actions again and writes it as a video, in the game's own resolution.
+    """Plays the first evaluation episode's actions again and writes it as a video, in the game's
+    own resolution.
 
     The emulator is deterministic for a seed and its actions, whatever the size of the frames.
     """

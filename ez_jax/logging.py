@@ -1,4 +1,6 @@
-"""What a run writes while it goes: a JSON line and TensorBoard scalars per log interval, and progress on the screen."""
+"""What a run writes while it goes: a JSON line and TensorBoard scalars per log interval, and
+progress on the screen.
+"""
 
 import json
 import math
@@ -15,7 +17,8 @@ from tensorboardX import SummaryWriter
 class MetricsFile:
     """`metrics.jsonl` and TensorBoard events of one work directory.
 
-    Resuming cuts the lines that were written after the checkpoint: they come again, the same but for times.
+    Resuming cuts the lines that were written after the checkpoint: they come again, the same but
+    for times.
     """
 
     def __init__(self, workdir: Path, updates: int):
@@ -35,12 +38,17 @@ class MetricsFile:
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         """One line; what is not finite becomes null."""
-        clean = {k: v if isinstance(v, int) or v is not None and math.isfinite(v) else None for k, v in row.items()}
+        clean = {
+            k: v if isinstance(v, int) or (v is not None and math.isfinite(v)) else None
+            for k, v in row.items()
+        }
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
         for name, value in clean.items():
             if value is not None and name not in ("updates", "wall_s"):
-                self._board.add_scalar(name if "/" in name else f"run/{name}", value, clean["updates"])
+                self._board.add_scalar(
+                    name if "/" in name else f"run/{name}", value, clean["updates"]
+                )
 
     def close(self) -> None:
         self._file.close()
@@ -77,11 +85,19 @@ class Progress:
         rate = done / seconds if done and seconds else 0.0
         left = (self._goal[1] - row["updates"]) / rate if rate else None
         cells = {
-            "steps": f"{row['env_steps']:,}/{self._goal[0]:,}", "updates": f"{row['updates']:,}/{self._goal[1]:,}",
-            "updates/s": f"{rate:.1f}", "return": _number(row.get("episode_return")),
-            **{name.removeprefix("loss/"): _number(value) for name, value in row.items() if name.startswith("loss/")},
-            "left": "-" if left is None else f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
-        }  # fmt: skip
+            "steps": f"{row['env_steps']:,}/{self._goal[0]:,}",
+            "updates": f"{row['updates']:,}/{self._goal[1]:,}",
+            "updates/s": f"{rate:.1f}",
+            "return": _number(row.get("episode_return")),
+            **{
+                name.removeprefix("loss/"): _number(value)
+                for name, value in row.items()
+                if name.startswith("loss/")
+            },
+            "left": "-"
+            if left is None
+            else f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
+        }
         if self._live:
             table = rich.table.Table(*cells)
             table.add_row(*cells.values())

@@ -1,7 +1,8 @@
 """Loss terms by name.
 
-A term is a function of what the model predicted and what it should have predicted; its weight is `config.loss.<name>` or an entry
-of the `weights` of `total_loss`. Adding a term is adding a function to the dict. EfficientZero, equation 7 and appendix A.
+A term is a function of what the model predicted and what it should have predicted; its weight is
+`config.loss.<name>` or an entry of the `weights` of `total_loss`. Adding a term is adding a
+function to the dict. EfficientZero, equation 7 and appendix A.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,25 +22,38 @@ LossFn = Callable[[Unroll, Targets, Config], Array]
 
 def policy_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     """Cross-entropy with the policy of the search."""
-    return jnp.sum(optax.softmax_cross_entropy(unroll.policy_logits, targets.policy) * targets.policy_mask, axis=1)
+    return jnp.sum(
+        optax.softmax_cross_entropy(unroll.policy_logits, targets.policy) * targets.policy_mask,
+        axis=1,
+    )
 
 
 def value_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     """Cross-entropy with the two-hot transformed value."""
     probs = scalar_to_probs(targets.value, config.network.support)
-    return jnp.sum(optax.softmax_cross_entropy(unroll.value_logits, probs) * targets.value_mask, axis=1)
+    return jnp.sum(
+        optax.softmax_cross_entropy(unroll.value_logits, probs) * targets.value_mask, axis=1
+    )
 
 
 def value_prefix_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     """Cross-entropy with the two-hot transformed value prefix."""
     probs = scalar_to_probs(targets.value_prefix, config.network.support)
-    return jnp.sum(optax.softmax_cross_entropy(unroll.prefix_logits, probs) * targets.value_mask[:, 1:], axis=1)
+    return jnp.sum(
+        optax.softmax_cross_entropy(unroll.prefix_logits, probs) * targets.value_mask[:, 1:], axis=1
+    )
 
 
 def consistency_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
-    """Negative cosine between predicted and encoded next states (EfficientZero, section 4.1; SimSiam, Chen & He 2021)."""
-    projection, target = unroll.projection.astype(jnp.float32), unroll.target_projection.astype(jnp.float32)
-    # Norms are floored at 1e-5, the root of epsilon; without it the gradient at a zero vector is NaN.
+    """Negative cosine between predicted and encoded next states (EfficientZero, section 4.1;
+    SimSiam, Chen & He 2021).
+    """
+    projection, target = (
+        unroll.projection.astype(jnp.float32),
+        unroll.target_projection.astype(jnp.float32),
+    )
+    # Norms are floored at 1e-5, the root of epsilon; without it the gradient at a zero vector is
+    # NaN.
     cosine = optax.cosine_similarity(projection, target, epsilon=1e-10)
     return jnp.sum(-cosine * targets.state_mask[:, 1:], axis=1)
 
@@ -51,16 +65,22 @@ def entropy_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
 
 
 LOSSES: Mapping[str, LossFn] = {
-    "policy": policy_loss, "value": value_loss, "value_prefix": value_prefix_loss, "consistency": consistency_loss,
+    "policy": policy_loss,
+    "value": value_loss,
+    "value_prefix": value_prefix_loss,
+    "consistency": consistency_loss,
     "entropy": entropy_loss,
-}  # fmt: skip
+}
 
 
-def active_losses(config: Config, extra: Mapping[str, tuple[LossFn, float]] | None = None) -> dict[str, tuple[LossFn, float]]:
-    """Terms and weights of a run: the paper's with the weights of `config.loss`, and `extra` terms by name.
+def active_losses(
+    config: Config, extra: Mapping[str, tuple[LossFn, float]] | None = None
+) -> dict[str, tuple[LossFn, float]]:
+    """Terms and weights of a run: the paper's with the weights of `config.loss`, and `extra` terms
+    by name.
 
-    The paper's terms of weight 0 are left out altogether; an extra one is computed and logged. An extra term of a known name takes
-    its place.
+    The paper's terms of weight 0 are left out altogether; an extra one is computed and logged. An
+    extra term of a known name takes its place.
 
     Args:
       config: `config.loss` holds the weights of the known terms.
@@ -70,8 +90,9 @@ def active_losses(config: Config, extra: Mapping[str, tuple[LossFn, float]] | No
     return {name: term for name, term in terms.items() if term[1] != 0} | dict(extra or {})
 
 
-def total_loss(terms: Mapping[str, tuple[LossFn, float]], unroll: Unroll, targets: Targets,
-               config: Config) -> tuple[Array, dict[str, Array]]:
+def total_loss(
+    terms: Mapping[str, tuple[LossFn, float]], unroll: Unroll, targets: Targets, config: Config
+) -> tuple[Array, dict[str, Array]]:
     """Weighted sum of the terms and each bare term, `[B]` each."""
     parts = {name: fn(unroll, targets, config) for name, (fn, _) in terms.items()}
     return sum(weight * parts[name] for name, (_, weight) in terms.items()), parts

@@ -1,9 +1,10 @@
-"""How the heavy operations are lowered on a CPU: the same numbers up to rounding, and the only place that asks for the backend.
+"""How the heavy operations are lowered on a CPU: the same numbers up to rounding, and the only
+place that asks for the backend.
 
 One thing differs: what is searched in pieces has other noise.
 
-XLA's default on CPU leaves half of the machine's matmul rate on the floor for convolutions, and takes the gradient of a strided
-convolution from an image of mostly zeros.
+XLA's default on CPU leaves half of the machine's matmul rate on the floor for convolutions, and
+takes the gradient of a strided convolution from an image of mostly zeros.
 `experiments/results/speed/log.md` has the measurements.
 """
 
@@ -40,10 +41,15 @@ def plain():
 
 
 CPU_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}  # fmt: skip
-"""YNNPACK for matrix products and sums, where it is the fastest, but not for convolutions: Eigen's are up to twice as fast."""
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+}
+"""YNNPACK for matrix products and sums, where it is the fastest, but not for convolutions: Eigen's
+are up to twice as fast.
+"""
 LITTLE_MEMORY = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-"""An order of operations that keeps little alive: an update needs a third less memory, but a search takes a tenth longer."""
+"""An order of operations that keeps little alive: an update needs a third less memory, but a search
+takes a tenth longer.
+"""
 
 
 def compiler_options(little_memory: bool = False) -> dict[str, str]:
@@ -65,12 +71,16 @@ def is_known(name: str, value: str) -> bool:
 
 
 def jit(fn: Callable, *, little_memory: bool = False, **options) -> Callable:
-    """`jax.jit` with our compiler options; on a CPU JAX refuses such a program inside another `jax.jit`."""
+    """`jax.jit` with our compiler options; on a CPU JAX refuses such a program inside another
+    `jax.jit`.
+    """
     return jax.jit(fn, compiler_options=compiler_options(little_memory), **options)
 
 
 def loop_unrolling(steps: int) -> int:
-    """How many of a loop's steps become one: on a CPU one, which leaves less to compile; elsewhere, and to count work, all."""
+    """How many of a loop's steps become one: on a CPU one, which leaves less to compile; elsewhere,
+    and to count work, all.
+    """
     return 1 if on_cpu() else steps
 
 
@@ -81,7 +91,8 @@ CACHE_BYTES = 2_400_000
 
 
 def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Array:
-    """`fn` over the leading axis of x, on CPU a few elements at a time, such that what a layer writes of them stays in cache.
+    """`fn` over the leading axis of x, on CPU a few elements at a time, such that what a layer
+    writes of them stays in cache.
 
     Args:
       fn: `[b, ...]` to `[b, ...]`, element by element.
@@ -97,12 +108,13 @@ def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Arr
 def map_in_pieces(fn: Callable[[Array, Any], Any], key: Array, x: Any, most: int) -> Any:
     """`fn` over the leading axis of x, on CPU at most `most` elements at a time, for less memory.
 
-    Args:
-      fn: a typed PRNG key and elements to results, each with the same leading axis. Each piece has a key of its own, so that its
+    Args: fn: a typed PRNG key and elements to results, each with the same leading axis. Each piece
+      has a key of its own, so that its
         noise is not that of the whole.
       key: typed PRNG key, consumed.
       x: pytree of `[B, ...]`.
-      most: elements of a piece. A batch that cannot be cut into equal pieces of more than half of this stays whole.
+      most: elements of a piece. A batch that cannot be cut into equal pieces of more than half of
+        this stays whole.
     """
     count = jax.tree.leaves(x)[0].shape[0]
     size = equal_pieces(count, most)
@@ -114,18 +126,25 @@ def map_in_pieces(fn: Callable[[Array, Any], Any], key: Array, x: Any, most: int
 
 
 def equal_pieces(count: int, most: int) -> int:
-    """The largest size up to `most` that divides `count`, or `count` if there is none above half of `most`."""
-    return next((n for n in range(min(count, most), min(count, most) // 2, -1) if count % n == 0), count)
+    """The largest size up to `most` that divides `count`, or `count` if there is none above half of
+    `most`.
+    """
+    return next(
+        (n for n in range(min(count, most), min(count, most) // 2, -1) if count % n == 0), count
+    )
 
 
 # CONVOLUTION
 
 
-def conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, ...], padding: Any, **options) -> Array:
+def conv_general_dilated(
+    x: Array, kernel: Array, strides: tuple[int, ...], padding: Any, **options
+) -> Array:
     """`lax.conv_general_dilated` as `flax.linen.Conv` calls it."""
     window = kernel.shape[:2], tuple(strides), tuple(map(tuple, padding))
-    simple = x.shape[-1] == kernel.shape[2] and all(d in (None, (1, 1)) for d in (
-        options.get("lhs_dilation"), options.get("rhs_dilation")))
+    simple = x.shape[-1] == kernel.shape[2] and all(
+        d in (None, (1, 1)) for d in (options.get("lhs_dilation"), options.get("rhs_dilation"))
+    )
     if on_cpu() and simple and window == ((1, 1), (1, 1), ((0, 0), (0, 0))):
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
     for stride in (1, 2):
@@ -137,8 +156,12 @@ def conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, ...], padd
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3(x: Array, kernel: Array, stride: int) -> Array:
-    """Convolution with padding 1 and stride 1 or 2: `[B, H, W, C]` with `[3, 3, C, D]` to `[B, H/stride, W/stride, D]`."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=NHWC)
+    """Convolution with padding 1 and stride 1 or 2: `[B, H, W, C]` with `[3, 3, C, D]` to `[B,
+    H/stride, W/stride, D]`.
+    """
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=NHWC
+    )
 
 
 def _conv3x3_forward(x: Array, kernel: Array, stride: int):
@@ -154,11 +177,14 @@ conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
 
 
 def _input_gradient(g: Array, kernel: Array, stride: int) -> Array:
-    """A convolution of stride 1 by 3x3, or, where a pixel of g meets 2x2 of the input, by 2x2 blocks: no zeros in between."""
+    """A convolution of stride 1 by 3x3, or, where a pixel of g meets 2x2 of the input, by 2x2
+    blocks: no zeros in between.
+    """
     depth, features = kernel.shape[2:]
     if stride == 1:
         return conv3x3(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
-    # Row -1 of a block is row 1 of the block before: after a zero row in front, kernel row i is row i % 2 of block i // 2.
+    # Row -1 of a block is row 1 of the block before: after a zero row in front, kernel row i is row
+    # i % 2 of block i // 2.
     blocks = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))).reshape(2, 2, 2, 2, depth, features)
     blocks = blocks.transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * depth, features)
     transposed = jnp.flip(blocks, (0, 1)).swapaxes(2, 3)
@@ -169,8 +195,8 @@ def _input_gradient(g: Array, kernel: Array, stride: int) -> Array:
 
 
 LARGE_IMAGE = 1 / 16
-"""Of `CACHE_BYTES`, for an image and its gradient: from here on loops over a few images win, below they cost more than they save
-(log, 8)."""
+"""Of `CACHE_BYTES`, for an image and its gradient: from here on loops over a few images win, below
+they cost more than they save (log, 8)."""
 
 
 def _kernel_gradient(x: Array, g: Array, stride: int) -> Array:
@@ -180,32 +206,53 @@ def _kernel_gradient(x: Array, g: Array, stride: int) -> Array:
 
 def _small_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
     """A convolution of x with g, in which channels are the batch and the batch is the channels."""
-    # XLA would compute x anew inside the transposition, element by element; nothing is fused into a matrix product.
+    # XLA would compute x anew inside the transposition, element by element; nothing is fused into a
+    # matrix product.
     x = lax.dot_general(x, jnp.eye(x.shape[-1], dtype=x.dtype), (((3,), (0,)), ((), ())))
     last = 2 - stride
-    y = lax.conv_general_dilated(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), ((1, last), (1, last)),
-                                 rhs_dilation=(stride, stride), dimension_numbers=NHWC)
+    y = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        (1, 1),
+        ((1, last), (1, last)),
+        rhs_dilation=(stride, stride),
+        dimension_numbers=NHWC,
+    )
     return y.transpose(1, 2, 0, 3)
 
 
 def _large_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
-    """The shifted x times the shifted g, a few images at a time: what is laid out for the product hardly leaves the cache."""
+    """The shifted x times the shifted g, a few images at a time: what is laid out for the product
+    hardly leaves the cache.
+    """
     batch, height, width, depth = x.shape
     features = g.shape[-1]
 
     def columns(x: Array, size: int, stride: int) -> list[Array]:
-        return [lax.slice_in_dim(x, i, i + (size - 1) * stride + 1, stride, axis=2) for i in range(3)]
+        return [
+            lax.slice_in_dim(x, i, i + (size - 1) * stride + 1, stride, axis=2) for i in range(3)
+        ]
 
     def one(x: Array, g: Array) -> Array:
         x = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
-        x = jnp.concatenate([lax.slice_in_dim(x, i, i + height - stride + 1, stride, axis=1) for i in range(3)], -1)
+        x = jnp.concatenate(
+            [lax.slice_in_dim(x, i, i + height - stride + 1, stride, axis=1) for i in range(3)], -1
+        )
         if stride == 1:
-            # x one column to the right meets g as x meets g one to the left: shifting both lays out less than all nine of x.
-            g = jnp.concatenate(columns(jnp.pad(g, ((0, 0), (0, 0), (1, 1), (0, 0))), width, 1)[::-1], -1)
+            # x one column to the right meets g as x meets g one to the left: shifting both lays out
+            # less than all nine of x.
+            g = jnp.concatenate(
+                columns(jnp.pad(g, ((0, 0), (0, 0), (1, 1), (0, 0))), width, 1)[::-1], -1
+            )
         else:
-            x = jnp.concatenate(columns(jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))), width // stride, stride), -1)
+            x = jnp.concatenate(
+                columns(jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))), width // stride, stride), -1
+            )
         x, g = x.reshape(x.shape[0], -1, x.shape[-1]), g.reshape(g.shape[0], -1, g.shape[-1])
-        return jnp.sum(lax.dot_general(x, g, (((1,), (1,)), ((0,), (0,))), preferred_element_type=jnp.float32), 0)
+        return jnp.sum(
+            lax.dot_general(x, g, (((1,), (1,)), ((0,), (0,))), preferred_element_type=jnp.float32),
+            0,
+        )
 
     most = max(1, CACHE_BYTES // (x[0].nbytes + g[0].nbytes))
     size = next(n for n in range(min(batch, most), 0, -1) if batch % n == 0)
@@ -213,7 +260,12 @@ def _large_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
     x, g = (y.reshape(size, -1, *y.shape[1:]) for y in (x, g))
     # Row, input channel, column of the kernel; at stride 2 column, row, input channel.
     shape = (3, depth, 3, features) if stride == 1 else (3, 3, depth, features)
-    total = lax.fori_loop(0, batch // size, lambda i, total: total + one(x[:, i], g[:, i]).reshape(shape), jnp.zeros(shape))
+    total = lax.fori_loop(
+        0,
+        batch // size,
+        lambda i, total: total + one(x[:, i], g[:, i]).reshape(shape),
+        jnp.zeros(shape),
+    )
     return (total.swapaxes(1, 2) if stride == 1 else total.swapaxes(0, 1)).astype(x.dtype)
 
 
@@ -233,8 +285,12 @@ def batch_moments(x: Array) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise_by_batch(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """BatchNorm in training (Ioffe & Szegedy 2015): the normalised x, and the moments, through which no gradient flows."""
+def normalise_by_batch(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, Array, Array]:
+    """BatchNorm in training (Ioffe & Szegedy 2015): the normalised x, and the moments, through
+    which no gradient flows.
+    """
     return _normalise_forward(x, scale, bias, epsilon)[0]
 
 
@@ -245,13 +301,19 @@ def _normalise_forward(x: Array, scale: Array, bias: Array, epsilon: float):
     return (y, mean, variance), (x, mean, rate, scale)
 
 
-def _normalise_backward(epsilon: float, saved: tuple, gradients: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+def _normalise_backward(
+    epsilon: float, saved: tuple, gradients: tuple[Array, Array, Array]
+) -> tuple[Array, Array, Array]:
     x, mean, rate, scale = saved
     g, count = gradients[0], x.size // x.shape[-1]
     bias_gradient = channel_sums(g)
-    scale_gradient = (channel_sums(g.astype(jnp.float32) * x.astype(jnp.float32)) - bias_gradient * mean) * rate
+    scale_gradient = (
+        channel_sums(g.astype(jnp.float32) * x.astype(jnp.float32)) - bias_gradient * mean
+    ) * rate
     # dL/dx = rate scale (g - mean(g) - x^ mean(g x^))
-    x_gradient = rate * scale * (g - bias_gradient / count - (x - mean) * (rate * scale_gradient / count))
+    x_gradient = (
+        rate * scale * (g - bias_gradient / count - (x - mean) * (rate * scale_gradient / count))
+    )
     return x_gradient.astype(x.dtype), scale_gradient, bias_gradient
 
 

@@ -1,4 +1,6 @@
-"""One mesh, one axis `data` over all devices: environments and replay are split along it, parameters are replicated."""
+"""One mesh, one axis `data` over all devices: environments and replay are split along it,
+parameters are replicated.
+"""
 
 from collections.abc import Callable
 
@@ -18,18 +20,20 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
 
 
 def split(fn: Callable, mesh: Mesh, in_specs, out_specs) -> Callable:
-    """Runs `fn` on each device's share. Under `check_vma=False` a tree search compiles without any collective."""
+    """Runs `fn` on each device's share. Under `check_vma=False` a tree search compiles without any
+    collective.
+    """
     return jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def replay_specs() -> Replay:
-    lanes = {name: DATA for name in Replay.__dataclass_fields__}
+    lanes = dict.fromkeys(Replay.__dataclass_fields__, DATA)
     return Replay(**(lanes | {"cursor": REPLICATED}))
 
 
 def actor_specs() -> Actor:
-    lanes = {name: DATA for name in ("env", "stack", "last", "discount", "offset", "score")}
-    whole = {name: REPLICATED for name in ("recent_scores", "games", "env_steps", "acts")}
+    lanes = dict.fromkeys(("env", "stack", "last", "discount", "offset", "score"), DATA)
+    whole = dict.fromkeys(("recent_scores", "games", "env_steps", "acts"), REPLICATED)
     return Actor(**lanes, **whole, action_log=PartitionSpec(None, "data"))
 
 
@@ -39,12 +43,21 @@ def sharding(mesh: Mesh, spec: PartitionSpec, seeds: bool) -> NamedSharding:
 
 
 def state_shardings(state: State, mesh: Mesh, seeds: bool = False) -> State:
-    """A `NamedSharding` for each leaf of `state` (arrays or their shapes; what is absent stays absent)."""
+    """A `NamedSharding` for each leaf of `state` (arrays or their shapes; what is absent stays
+    absent).
+    """
+
     def named(specs, values):
-        return jax.tree.map(lambda spec, x: jax.tree.map(lambda _: sharding(mesh, spec, seeds), x), specs, values,
-                            is_leaf=lambda x: isinstance(x, PartitionSpec))
+        return jax.tree.map(
+            lambda spec, x: jax.tree.map(lambda _: sharding(mesh, spec, seeds), x),
+            specs,
+            values,
+            is_leaf=lambda x: isinstance(x, PartitionSpec),
+        )
 
     return State(
         learner=jax.tree.map(lambda _: sharding(mesh, REPLICATED, seeds), state.learner),
-        actor=named(actor_specs(), state.actor), replay=named(replay_specs(), state.replay),
-        key=sharding(mesh, REPLICATED, seeds))  # fmt: skip
+        actor=named(actor_specs(), state.actor),
+        replay=named(replay_specs(), state.replay),
+        key=sharding(mesh, REPLICATED, seeds),
+    )

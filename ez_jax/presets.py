@@ -6,8 +6,8 @@ from ez_jax.config import Config, replace
 
 PAPER = Config()
 
-# EfficientZero-V2 for discrete actions (Wang et al. 2024, arXiv 2403.00564, and its released Atari settings). T1 and T2 are the
-# released ones; the initial priorities are the paper's.
+# EfficientZero-V2 for discrete actions (Wang et al. 2024, arXiv 2403.00564, and its released Atari
+# settings). T1 and T2 are the released ones; the initial priorities are the paper's.
 V2 = replace(
     PAPER,
     network__action_embedding=16, network__predictor=256,
@@ -19,8 +19,9 @@ V2 = replace(
     loss__consistency=5.0, loss__entropy=5e-3,
 )  # fmt: skip
 
-# Sized for two CPU cores: 100k steps of Pong in about an hour. With 16 simulations counts of visits thin the policy out, hence
-# Gumbel search; the floor of the range and the entropy term keep small errors of Q from becoming favourites.
+# Sized for two CPU cores: 100k steps of Pong in about an hour. With 16 simulations counts of visits
+# thin the policy out, hence Gumbel search; the floor of the range and the entropy term keep small
+# errors of Q from becoming favourites.
 CPU = replace(
     PAPER,
     env__num_envs=8, env__height=48, env__width=48, env__grayscale=True,
@@ -51,8 +52,8 @@ DEBUG = replace(
     run__log_every=10, run__checkpoint_every=50, run__eval_episodes=4,
 )  # fmt: skip
 
-# EfficientZero-V2 sized for small tasks and two CPU cores: dense layers with LayerNorm, AdamW, and states after a terminal one
-# worth nothing, as in MuZero.
+# EfficientZero-V2 sized for small tasks and two CPU cores: dense layers with LayerNorm, AdamW, and
+# states after a terminal one worth nothing, as in MuZero.
 CLASSIC = replace(
     V2,
     env__stack=1, env__clip_rewards=False, env__episodic_life=False, env__max_episode_steps=0, env__eval_max_episode_steps=0,
@@ -73,10 +74,11 @@ TASKS: dict[str, dict[str, Any]] = {
     "jax/Catch": dict(env_steps=12_000, env__num_envs=16, search__num_simulations=8, target__value="td", target__td_steps=3,
                       target__unroll_steps=3),
     "CartPole-v1": dict(env_steps=10_000),
-    # With single random actions one episode in 64 reaches the height that is the goal, with repeated ones 24.
+    # With single random actions one episode in 64 reaches the height that is the goal, with
+    # repeated ones 24.
     "Acrobot-v1": dict(env_steps=30_000, cycle__warmup_steps=4000, cycle__warmup_repeat=0.75),
-    # A landing pays after hundreds of steps: a far horizon, and more updates to a step; with 0.99 it learns to hover. Values of
-    # the search alone drift upwards here.
+    # A landing pays after hundreds of steps: a far horizon, and more updates to a step; with 0.99
+    # it learns to hover. Values of the search alone drift upwards here.
     "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8, env__max_episode_steps=500, network__channels=128,
                            target__value="td", target__td_steps=10, optimizer__learning_rate=1e-3,
                            optimizer__schedule="cosine", cycle__updates_per_act=4),
@@ -88,16 +90,18 @@ TASKS: dict[str, dict[str, Any]] = {
 def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> Config:
     """The preset `classic` for a task.
 
-    Args:
-      task: its id.
-      debug: a whole run in seconds, which learns nothing.
-      env_steps: a budget instead of the task's own; what is a share of the budget follows (`debug` has its own).
+    Args: task: its id. debug: a whole run in seconds, which learns nothing. env_steps: a budget
+      instead of the task's own; what is a share of the budget follows (`debug` has its own).
     """
     config = replace(CLASSIC, env__id=task, **TASKS.get(task, {}))
     config = replace(config, env_steps=env_steps or config.env_steps)
     # The horizons of the mixed target are shares of the budget, as in the released Atari settings.
-    config = replace(config, target__search_value_after=int(0.3 * config.online_updates),
-                     target__fresh_steps=int(0.05 * config.env_steps), replay__capacity=int(1.2 * config.env_steps) + 2000)
+    config = replace(
+        config,
+        target__search_value_after=int(0.3 * config.online_updates),
+        target__fresh_steps=int(0.05 * config.env_steps),
+        replay__capacity=int(1.2 * config.env_steps) + 2000,
+    )
     if not debug:
         return config
     return replace(

@@ -1,6 +1,7 @@
 """A whole run in a work directory: train, log, checkpoint, stop and resume, evaluate, score.
 
-`run(config, workdir)` is what the scripts and notebooks call; `run_seeds` trains several seeds in one program.
+`run(config, workdir)` is what the scripts and notebooks call; `run_seeds` trains several seeds in
+one program.
 """
 
 import csv
@@ -49,6 +50,7 @@ class Stopped(Exception):
 @dataclasses.dataclass
 class Restored:
     """A run brought back from its work directory."""
+
     config: Config
     stages: Stages
     state: State  # without frames
@@ -64,18 +66,28 @@ class Restored:
 
 
 def setup(cache_dir: str | None = None) -> None:
-    """Keeps compiled programs on disk, so that only the first run on a machine waits for the compiler."""
-    # Children (git, the video encoder) are started by fork and exec at once: JAX's threads are in no danger.
+    """Keeps compiled programs on disk, so that only the first run on a machine waits for the
+    compiler.
+    """
+    # Children (git, the video encoder) are started by fork and exec at once: JAX's threads are in
+    # no danger.
     warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
     # Gymnasium on the bounds of EnvPool's observation spaces, each time one is looked at.
-    warnings.filterwarnings("ignore", message=".*precision lowered by casting", category=UserWarning)
-    folder = cache_dir or os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "ez_jax")
+    warnings.filterwarnings(
+        "ignore", message=".*precision lowered by casting", category=UserWarning
+    )
+    folder = (
+        cache_dir
+        or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        or str(Path.home() / ".cache" / "ez_jax")
+    )
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 class Member(NamedTuple):
     """One seed of a run."""
+
     config: Config
     workdir: Path
 
@@ -83,28 +95,27 @@ class Member(NamedTuple):
 def run(config: Config, workdir: str | Path, *, resume: bool = False, **options) -> dict[str, Any]:
     """Trains from start or checkpoint to the end and evaluates the final parameters.
 
-    Args:
-      config: of the run.
-      workdir: `config.json, metrics.jsonl, checkpoints/, eval.csv, result.json` and TensorBoard events go here.
-      resume: go on from the newest checkpoint of `workdir`, or begin where there is none.
-      **options: of `run_members`.
+    Args: config: of the run. workdir: `config.json, metrics.jsonl, checkpoints/, eval.csv,
+      result.json` and TensorBoard events go here. resume: go on from the newest checkpoint of
+      `workdir`, or begin where there is none. **options: of `run_members`.
 
     Returns:
       what `result.json` holds.
 
-    Raises:
-      RunError: `workdir` holds a run and `resume` is off, or a loss is not finite.
-      ValueError: a field is out of range, the game is unknown, the checkpoint is damaged or of another config.
-      Stopped: Ctrl-C or SIGTERM came; the run is saved.
+    Raises: RunError: `workdir` holds a run and `resume` is off, or a loss is not finite.
+      ValueError: a field is out of range, the game is unknown, the checkpoint is damaged or of
+      another config. Stopped: Ctrl-C or SIGTERM came; the run is saved.
     """
     return run_members([Member(config, Path(workdir))], resume=resume, **options)[0]
 
 
-def run_seeds(config: Config, workdir: str | Path, num_seeds: int, *, resume: bool = False, **options) -> list[dict[str, Any]]:
+def run_seeds(
+    config: Config, workdir: str | Path, num_seeds: int, *, resume: bool = False, **options
+) -> list[dict[str, Any]]:
     """`run` for `num_seeds` seeds from `config.seed` on, trained together in one program.
 
-    Each writes what `run` would have written to `workdir/seed<k>`. Numbers differ from those of single runs in rounding, and by the
-    lock-step (see `cycle.cycle`).
+    Each writes what `run` would have written to `workdir/seed<k>`. Numbers differ from those of
+    single runs in rounding, and by the lock-step (see `cycle.cycle`).
     """
     return run_members(seed_members(config, workdir, num_seeds), resume=resume, **options)
 
@@ -115,9 +126,16 @@ def seed_members(config: Config, workdir: str | Path, num_seeds: int) -> list[Me
     return [Member(replace(config, seed=seed), Path(workdir) / f"seed{seed}") for seed in seeds]
 
 
-def run_members(members: list[Member], *, resume: bool, preset: str = "", command: str | None = None,
-                losses: Mapping[str, tuple[LossFn, float]] | None = None, evaluate_after: bool = True,
-                mesh: Mesh | None = None) -> list[dict[str, Any]]:
+def run_members(
+    members: list[Member],
+    *,
+    resume: bool,
+    preset: str = "",
+    command: str | None = None,
+    losses: Mapping[str, tuple[LossFn, float]] | None = None,
+    evaluate_after: bool = True,
+    mesh: Mesh | None = None,
+) -> list[dict[str, Any]]:
     """Runs that differ in their seeds (one after another) alone, together.
 
     Args:
@@ -134,7 +152,9 @@ def run_members(members: list[Member], *, resume: bool, preset: str = "", comman
     origin = provenance(command)
     for member in members:
         member.workdir.mkdir(parents=True, exist_ok=True)
-        (member.workdir / "config.json").write_text(json.dumps(to_dict(member.config), indent=2) + "\n")
+        (member.workdir / "config.json").write_text(
+            json.dumps(to_dict(member.config), indent=2) + "\n"
+        )
     checkpoints = [Checkpoints(member.workdir) for member in members]
 
     env = cycle_lib.make_env(config, len(members))
@@ -145,7 +165,9 @@ def run_members(members: list[Member], *, resume: bool, preset: str = "", comman
         step = newest_common(checkpoints)
         states = [c.restore(stages, step) for c in checkpoints]
         state = regenerate(stages, env, stages.stack(states) if many else states[0])
-        print("resumed at {:,} steps and {:,} updates".format(*cycle_lib.counters(state)), flush=True)
+        print(
+            "resumed at {:,} steps and {:,} updates".format(*cycle_lib.counters(state)), flush=True
+        )
     clock = Clock(meta["wall_s"] if meta else 0.0)
     state = train(stages, env, state, members, checkpoints, clock)
     for saved in checkpoints:
@@ -156,9 +178,14 @@ def run_members(members: list[Member], *, resume: bool, preset: str = "", comman
     for i, member in enumerate(members):
         learner, actor = pick((state.learner, state.actor), i, many)
         result = {
-            "game": game_name(config), "preset": preset, "seed": member.config.seed, "env_steps": int(actor.env_steps),
-            "updates": int(learner.updates), "seeds_together": len(members), "train_wall_s": round(trained_s, 1),
-        }  # fmt: skip
+            "game": game_name(config),
+            "preset": preset,
+            "seed": member.config.seed,
+            "env_steps": int(actor.env_steps),
+            "updates": int(learner.updates),
+            "seeds_together": len(members),
+            "train_wall_s": round(trained_s, 1),
+        }
         if evaluate_after:
             result |= _evaluate_into(stages, member, learner.variables, played)
         results.append(result)
@@ -174,7 +201,8 @@ def pick(tree: Any, index: int, many: bool) -> Any:
 
 
 def newest_common(checkpoints: list[Checkpoints]) -> int | None:
-    """Number of the newest checkpoint that every seed has: a kill may have come between two of them.
+    """Number of the newest checkpoint that every seed has: a kill may have come between two of
+    them.
 
     Raises:
       CheckpointError: there are checkpoints, but no such one.
@@ -182,8 +210,10 @@ def newest_common(checkpoints: list[Checkpoints]) -> int | None:
     steps = [saved.steps() for saved in checkpoints]
     common = set.intersection(*steps)
     if not common and all(steps):
-        raise CheckpointError(f"the seeds have no checkpoint in common: {[saved.path.parent.name for saved in checkpoints]} have "
-                              f"{[sorted(s) for s in steps]}")
+        raise CheckpointError(
+            f"the seeds have no checkpoint in common: {[saved.path.parent.name for saved in checkpoints]} have "
+            f"{[sorted(s) for s in steps]}"
+        )
     return max(common, default=None)
 
 
@@ -197,7 +227,9 @@ def check(members: list[Member], *, resume: bool) -> dict[str, Any] | None:
     check_task(members[0].config.env.id)
     for member in members:
         if not resume and (member.workdir / "config.json").exists():
-            raise RunError(f"{member.workdir} holds a run already: go on with --resume, or choose another --workdir")
+            raise RunError(
+                f"{member.workdir} holds a run already: go on with --resume, or choose another --workdir"
+            )
     checkpoints = [Checkpoints(member.workdir) for member in members]
     meta = None
     try:
@@ -211,8 +243,14 @@ def check(members: list[Member], *, resume: bool) -> dict[str, Any] | None:
     return meta
 
 
-def train(stages: Stages, env: Environments, state: State, members: list[Member], checkpoints: list[Checkpoints],
-          clock: "Clock") -> State:
+def train(
+    stages: Stages,
+    env: Environments,
+    state: State,
+    members: list[Member],
+    checkpoints: list[Checkpoints],
+    clock: "Clock",
+) -> State:
     """Cycles to the end of the schedule, with metrics, checkpoints and an orderly stop."""
     config, many = stages.config, len(members) > 1
     files = [MetricsFile(member.workdir, cycle_lib.counters(state)[1]) for member in members]
@@ -222,7 +260,11 @@ def train(stages: Stages, env: Environments, state: State, members: list[Member]
         check_finite(pending)
         step = int(np.max(state.actor.acts)) + cycle_lib.counters(state)[1]
         for i, (member, saved) in enumerate(zip(members, checkpoints)):
-            saved.save(step, pick(slim(state), i, many), {"config": to_dict(member.config), "wall_s": clock()})
+            saved.save(
+                step,
+                pick(slim(state), i, many),
+                {"config": to_dict(member.config), "wall_s": clock()},
+            )
 
     def log(made: Made) -> None:
         check_finite(pending)
@@ -232,10 +274,16 @@ def train(stages: Stages, env: Environments, state: State, members: list[Member]
         rows = []
         for i, file in enumerate(files):
             mine, values = pick(actor, i, many), pick(metrics, i, many)
-            rows.append({
-                "env_steps": int(mine.env_steps), "updates": made.update, "wall_s": round(clock(), 2),
-                "episode_return": float(actor_lib.recent_score(mine)), "games": int(mine.games),
-                **{name: float(x) for name, x in sorted(values.items())}})  # fmt: skip
+            rows.append(
+                {
+                    "env_steps": int(mine.env_steps),
+                    "updates": made.update,
+                    "wall_s": round(clock(), 2),
+                    "episode_return": float(actor_lib.recent_score(mine)),
+                    "games": int(mine.games),
+                    **{name: float(x) for name, x in sorted(values.items())},
+                }
+            )
             file.write(rows[-1])
         progress.show(average(rows))
 
@@ -252,8 +300,10 @@ def train(stages: Stages, env: Environments, state: State, members: list[Member]
                 steps, after = cycle_lib.counters(state)
                 if stop.requested:
                     save()
-                    raise Stopped(f"stopped and saved at {steps:,} steps and {after:,} updates; "
-                                  "go on with the same command and --resume")
+                    raise Stopped(
+                        f"stopped and saved at {steps:,} steps and {after:,} updates; "
+                        "go on with the same command and --resume"
+                    )
                 if after // config.run.checkpoint_every > saved // config.run.checkpoint_every:
                     save()
             save()
@@ -265,6 +315,7 @@ def train(stages: Stages, env: Environments, state: State, members: list[Member]
 
 def average(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One row of metrics for several seeds: the least of what is counted, the mean of the rest."""
+
     def one(values: list) -> Any:
         return min(values) if isinstance(values[0], int) else float(np.mean(values))
 
@@ -274,11 +325,16 @@ def average(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def check_finite(pending: list[Made]) -> None:
     """Raises `RunError` at the first update whose losses are not finite, and names them."""
     for made in pending:
-        values = jax.device_get({k: v for k, v in made.metrics.items() if k.startswith("loss/") or k == "gradient_norm"})
+        values = jax.device_get(
+            {k: v for k, v in made.metrics.items() if k.startswith("loss/") or k == "gradient_norm"}
+        )
         bad = [name for name, value in sorted(values.items()) if not np.all(np.isfinite(value))]
         if bad:
-            raise RunError(f"update {made.update} is not finite: " + ", ".join(f"{b} = {values[b]}" for b in bad)
-                           + "; the last good checkpoint is kept")
+            raise RunError(
+                f"update {made.update} is not finite: "
+                + ", ".join(f"{b} = {values[b]}" for b in bad)
+                + "; the last good checkpoint is kept"
+            )
 
 
 class StopRequest:
@@ -334,13 +390,21 @@ def restore(workdir: str | Path) -> Restored:
     return Restored(config, stages, state)
 
 
-def _evaluate_into(stages: Stages, member: Member, variables: Any, env: Environments | None) -> dict[str, Any]:
+def _evaluate_into(
+    stages: Stages, member: Member, variables: Any, env: Environments | None
+) -> dict[str, Any]:
     config = member.config
     print(f"evaluating {config.run.eval_episodes} episodes of seed {config.seed}", flush=True)
     # Away from the mesh: evaluation is one batch on one device.
     variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
-    found = evaluate(stages.network, config, variables, episodes=config.run.eval_episodes,
-                     simulations=config.run.eval_simulations or None, env=env)
+    found = evaluate(
+        stages.network,
+        config,
+        variables,
+        episodes=config.run.eval_episodes,
+        simulations=config.run.eval_simulations or None,
+        env=env,
+    )
     write_episodes(member.workdir / "eval.csv", found)
     return summary(config, found)
 
@@ -350,10 +414,14 @@ def summary(config: Config, evaluation: Evaluation) -> dict[str, Any]:
     game, scores = game_name(config), evaluation.scores
     random, human = RANDOM_HUMAN.get(game, (None, None))
     return {
-        "eval_mean": float(scores.mean()), "eval_median": float(np.median(scores)), "eval_episodes": len(scores),
-        "eval_distinct": len(set(scores.tolist())), "human_normalized": human_normalized(game, float(scores.mean())),
-        "random_score": random, "human_score": human,
-    }  # fmt: skip
+        "eval_mean": float(scores.mean()),
+        "eval_median": float(np.median(scores)),
+        "eval_episodes": len(scores),
+        "eval_distinct": len(set(scores.tolist())),
+        "human_normalized": human_normalized(game, float(scores.mean())),
+        "random_score": random,
+        "human_score": human,
+    }
 
 
 def write_episodes(path: Path, evaluation: Evaluation) -> None:
@@ -372,16 +440,23 @@ def provenance(command: str | None = None) -> dict[str, Any]:
     packages = ("ez_jax", "jax", "flax", "optax", "mctx", "envpool", "orbax-checkpoint", "numpy")
     return {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
-        "commit": _commit(), "command": command or shlex.join(["python", *sys.argv]),
-    }  # fmt: skip
+        "versions": {"python": platform.python_version()}
+        | {p: importlib.metadata.version(p) for p in packages},
+        "commit": _commit(),
+        "command": command or shlex.join(["python", *sys.argv]),
+    }
 
 
 def _commit() -> str | None:
     here = Path(__file__).parent
     try:
-        out = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True,
-                             timeout=10)
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return out.stdout.strip() or None

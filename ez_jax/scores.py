@@ -1,6 +1,7 @@
 """Random and human scores of the 26 games of Atari 100k, and the human-normalised score.
 
-Constants of Mnih et al. 2015 / Wang et al. 2016 as used by SimPLe (Kaiser et al. 2019) and all later Atari-100k papers.
+Constants of Mnih et al. 2015 / Wang et al. 2016 as used by SimPLe (Kaiser et al. 2019) and all
+later Atari-100k papers.
 """
 
 RANDOM_HUMAN: dict[str, tuple[float, float]] = {

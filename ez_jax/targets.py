@@ -1,7 +1,8 @@
 """What the model is trained towards, computed from windows of replay.
 
-Names carry time as in rlax: `discount_t` is gamma times 0 after a terminal step; a time-out keeps gamma. A window's slot k is k
-slots after the sampled position. Functions take one window; `jax.vmap` makes batches of them.
+Names carry time as in rlax: `discount_t` is gamma times 0 after a terminal step; a time-out keeps
+gamma. A window's slot k is k slots after the sampled position. Functions take one window;
+`jax.vmap` makes batches of them.
 """
 
 import jax
@@ -16,7 +17,8 @@ Array = jax.Array
 def horizon(age: Array, config: Config) -> Array:
     """Steps of the value target, shortened for old data (EfficientZero, section 4.3).
 
-    l = clip(n - floor(age / (age_fraction * env_steps)), 1, n): old actions came from another policy, so fewer are trusted.
+    l = clip(n - floor(age / (age_fraction * env_steps)), 1, n): old actions came from another
+    policy, so fewer are trusted.
 
     Args:
       age: environment steps since the transition, `[...]` i32.
@@ -29,18 +31,19 @@ def horizon(age: Array, config: Config) -> Array:
     return jnp.clip(n - lost, 1, n)
 
 
-def n_step_value(r_t: Array, discount_t: Array, last: Array, v: Array, steps: Array, max_steps: int) -> Array:
-    """z = sum_i (prod discount) r + (prod discount) v, over `steps` steps or up to the final frame of the episode.
+def n_step_value(
+    r_t: Array, discount_t: Array, last: Array, v: Array, steps: Array, max_steps: int
+) -> Array:
+    """z = sum_i (prod discount) r + (prod discount) v, over `steps` steps or up to the final frame
+    of the episode.
 
-    A time-out bootstraps from the value of its final frame; after a terminal step the discount is 0.
+    A time-out bootstraps from the value of its final frame; after a terminal step the discount is
+    0.
 
-    Args:
-      r_t: reward of the step taken from each slot, `[L]`.
-      discount_t: its discount, gamma included, 0 if terminal; at a `last` slot that of the step before it, `[L]`.
-      last: slot is the final frame of an episode, `[L]`.
-      v: value of each slot's frame, `[L]`.
-      steps: horizon, at most `max_steps`, `[]`.
-      max_steps: the static bound of `steps`.
+    Args: r_t: reward of the step taken from each slot, `[L]`. discount_t: its discount, gamma
+      included, 0 if terminal; at a `last` slot that of the step before it, `[L]`. last: slot is the
+      final frame of an episode, `[L]`. v: value of each slot's frame, `[L]`. steps: horizon, at
+      most `max_steps`, `[]`. max_steps: the static bound of `steps`.
 
     Returns:
       targets of the slots `[L - max_steps]`.
@@ -72,19 +75,27 @@ def td_value(batch: Batch, config: Config) -> Array:
     """n-step value targets of the unroll positions, `[B, K + 1]`."""
     bootstrap = batch.root_value if config.target.bootstrap == "search" else batch.value
     return jax.vmap(n_step_value, (0, 0, 0, 0, 0, None))(
-        batch.reward, config.target.discount * batch.discount, batch.last, bootstrap, horizon(batch.age, config),
-        config.target.td_steps)
+        batch.reward,
+        config.target.discount * batch.discount,
+        batch.last,
+        bootstrap,
+        horizon(batch.age, config),
+        config.target.td_steps,
+    )
 
 
 def search_value(batch: Batch, config: Config) -> Array:
-    """Search-based value estimation (EfficientZero-V2, section 4.2): the mean return of the root's simulations, `[B, K + 1]`."""
+    """Search-based value estimation (EfficientZero-V2, section 4.2): the mean return of the root's
+    simulations, `[B, K + 1]`.
+    """
     at = slice(0, config.target.unroll_steps + 1)
     terminal = batch.last[:, at] & (batch.discount[:, at] == 0)
     return jnp.where(terminal, 0.0, batch.root_value[:, at])
 
 
 def mixed_value(td: Array, searched: Array, age: Array, updates: Array, config: Config) -> Array:
-    """EfficientZero-V2's mix: n-step before T1 updates, and for the T2 newest environment steps; otherwise the search's.
+    """EfficientZero-V2's mix: n-step before T1 updates, and for the T2 newest environment steps;
+    otherwise the search's.
 
     Early the model is too bad to be searched for values, and fresh data need no correction.
 
@@ -103,8 +114,11 @@ def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
     k, kind = config.target.unroll_steps, config.target.value
     td = td_value(batch, config) if kind != "search" else None
     searched = search_value(batch, config) if kind != "td" else None
-    value = {"td": lambda: td, "search": lambda: searched,
-             "mixed": lambda: mixed_value(td, searched, batch.age, updates, config)}[kind]()
+    value = {
+        "td": lambda: td,
+        "search": lambda: searched,
+        "mixed": lambda: mixed_value(td, searched, batch.age, updates, config),
+    }[kind]()
     # Slot k belongs to the episode of slot 0 as long as no final frame lies before it.
     ends = jnp.cumsum(batch.last[:, :k], axis=1)
     same_episode = jnp.pad(ends == 0, ((0, 0), (1, 0)), constant_values=True)
@@ -118,6 +132,10 @@ def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
         absorbed = jnp.pad(jnp.cumsum(terminal, axis=1) > 0, ((0, 0), (1, 0)))
         value, known = jnp.where(absorbed, 0.0, value), same_episode | absorbed
     return Targets(
-        value=value, value_prefix=jax.vmap(value_prefix, (0, None))(reward, restart), policy=batch.policy[:, : k + 1],
-        value_mask=known.astype(jnp.float32), policy_mask=(same_episode & ~batch.last[:, : k + 1]).astype(jnp.float32),
-        state_mask=same_episode.astype(jnp.float32))  # fmt: skip
+        value=value,
+        value_prefix=jax.vmap(value_prefix, (0, None))(reward, restart),
+        policy=batch.policy[:, : k + 1],
+        value_mask=known.astype(jnp.float32),
+        policy_mask=(same_episode & ~batch.last[:, : k + 1]).astype(jnp.float32),
+        state_mask=same_episode.astype(jnp.float32),
+    )

@@ -1,6 +1,7 @@
 """Scalar transform and categorical (two-hot) support of value and value prefix.
 
-MuZero (Schrittwieser et al. 2020), appendix F; the contraction h is from Pohlen et al. 2018 (arXiv 1805.11593), proposition A.2.
+MuZero (Schrittwieser et al. 2020), appendix F; the contraction h is from Pohlen et al. 2018 (arXiv
+1805.11593), proposition A.2.
 """
 
 import chex
@@ -19,7 +20,8 @@ def signed_hyperbolic(x: Array, epsilon: float = EPSILON) -> Array:
 
 def signed_parabolic(x: Array, epsilon: float = EPSILON) -> Array:
     """h^-1(x), the exact inverse of `signed_hyperbolic`, elementwise."""
-    # (sqrt(1+z) - 1) = z / (sqrt(1+z) + 1): the textbook form loses every digit of float32 at small |x|.
+    # (sqrt(1+z) - 1) = z / (sqrt(1+z) + 1): the textbook form loses every digit of float32 at small
+    # |x|.
     z = 4 * epsilon * (jnp.abs(x) + 1 + epsilon)
     root = z / (jnp.sqrt(1 + z) + 1) / (2 * epsilon)
     return jnp.sign(x) * (root - 1) * (root + 1)
@@ -41,7 +43,8 @@ def two_hot(x: Array, support: int) -> Array:
     index = (low + support).astype(jnp.int32)
     size = 2 * support + 1
     low_hot = jax.nn.one_hot(index, size) * (1 - high_weight)[..., None]
-    # At x = support the upper neighbour does not exist; its weight is 0 and one_hot gives zeros out of range.
+    # At x = support the upper neighbour does not exist; its weight is 0 and one_hot gives zeros out
+    # of range.
     return low_hot + jax.nn.one_hot(index + 1, size) * high_weight[..., None]
 
 
@@ -51,7 +54,9 @@ def scalar_to_probs(x: Array, support: int) -> Array:
 
 
 def logits_to_scalar(logits: Array) -> Array:
-    """Categorical logits `[..., 2 * support + 1]` to the untransformed expectation `[...]`, in float32."""
+    """Categorical logits `[..., 2 * support + 1]` to the untransformed expectation `[...]`, in
+    float32.
+    """
     chex.assert_is_divisible(logits.shape[-1] - 1, 2)
     support = logits.shape[-1] // 2
     atoms = jnp.arange(-support, support + 1, dtype=jnp.float32)

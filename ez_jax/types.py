@@ -1,8 +1,9 @@
 """The pytrees that flow between the stages.
 
-In the shape descriptions `N` is the number of environments, `T` the slots of a lane of replay, `B` the batch, `K` the unroll
-steps, `L = K + td_steps + 1` the slots of a sampled window, `A` the number of actions, `S` the stacked frames and `...` the shape
-of one frame: `(H, W, C)` uint8 or `(D,)`. Several seeds in one program put one more axis in front of everything.
+In the shape descriptions `N` is the number of environments, `T` the slots of a lane of replay, `B`
+the batch, `K` the unroll steps, `L = K + td_steps + 1` the slots of a sampled window, `A` the
+number of actions, `S` the stacked frames and `...` the shape of one frame: `(H, W, C)` uint8 or
+`(D,)`. Several seeds in one program put one more axis in front of everything.
 """
 
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ PRNGKey = jax.Array
 
 class EnvSpec(NamedTuple):
     """What a network and a replay must know of an environment."""
+
     num_actions: int
     frame_shape: tuple[int, ...]  # one frame
     frame_dtype: Any
@@ -23,7 +25,10 @@ class EnvSpec(NamedTuple):
 
 
 class TimeStep(NamedTuple):
-    """What N environments say after one step; a step after `last` ignores its action and returns a `first` frame."""
+    """What N environments say after one step; a step after `last` ignores its action and returns a
+    `first` frame.
+    """
+
     frame: Array  # [N, ...] the newest single frame
     reward: Array  # [N] f32, for training
     discount: Array  # [N] f32, 0 after a terminal step, 1 otherwise (a time-out included)
@@ -35,6 +40,7 @@ class TimeStep(NamedTuple):
 
 class Selection(NamedTuple):
     """What acting decides and stores for N roots."""
+
     action: Array  # [N] i32
     policy: Array  # [N, A] f32, the policy target of the search
     root_value: Array  # [N] f32, value of the search
@@ -45,10 +51,15 @@ class Selection(NamedTuple):
 class Replay:
     """N lanes in lock-step, each a ring of T slots; a slot is one frame and the step taken from it.
 
-    The last frame of an episode has a slot too, flagged `last`: no step was taken from it, it is never drawn, and its `discount`
-    repeats that of the step that led to it (0: terminal, 1: time-out).
+    The last frame of an episode has a slot too, flagged `last`: no step was taken from it, it is
+    never drawn, and its `discount` repeats that of the step that led to it (0: terminal, 1:
+    time-out).
     """
-    frame: Array | None  # [N, T, ...]; None in a checkpoint of host environments: the action log brings the frames back
+
+    frame: (
+        Array | None
+        # [N, T, ...]; None in a checkpoint of host environments: the action log brings the frames back
+    )
     action: Array  # [N, T] i32
     reward: Array  # [N, T] f32
     discount: Array  # [N, T] f32
@@ -66,6 +77,7 @@ class Replay:
 @flax.struct.dataclass
 class Positions:
     """Places in replay; `lane` counts from the first lane of the device that holds it."""
+
     lane: Array  # [B] i32
     time: Array  # [B] i32, absolute slot number
 
@@ -73,6 +85,7 @@ class Positions:
 @flax.struct.dataclass
 class Batch:
     """B windows of replay that start at sampled positions."""
+
     positions: Positions
     frames: Array  # [B, S + K, ...], from S - 1 slots before the position to K after it
     action: Array  # [B, L] i32
@@ -90,10 +103,13 @@ class Batch:
 @flax.struct.dataclass
 class Targets:
     """What the unrolled model is trained towards; index k is k steps after the position."""
+
     value: Array  # [B, K + 1] f32
     value_prefix: Array  # [B, K] f32, of steps 1..K
     policy: Array  # [B, K + 1, A] f32
-    value_mask: Array  # [B, K + 1] f32, 1 where value and value prefix are known: in the episode, and after it if absorbing
+    # [B, K + 1] f32, 1 where value and value prefix are known: in the episode, and after it if
+    # absorbing
+    value_mask: Array
     policy_mask: Array  # [B, K + 1] f32, 1 where a step was taken in the episode of the position
     state_mask: Array  # [B, K + 1] f32, 1 where slot k belongs to the episode of the position
 
@@ -101,10 +117,13 @@ class Targets:
 @flax.struct.dataclass
 class Unroll:
     """What the model predicts along the actions that were taken."""
+
     value_logits: Array  # [B, K + 1, 2 * support + 1]
     policy_logits: Array  # [B, K + 1, A]
     prefix_logits: Array  # [B, K, 2 * support + 1], of steps 1..K
-    projection: Array | None  # [B, K, P], of the predicted states; None when no consistency is asked for
+    projection: (
+        Array | None
+    )  # [B, K, P], of the predicted states; None when no consistency is asked for
     target_projection: Array | None  # [B, K, P], of the encoded frames, no gradient
 
 
@@ -119,8 +138,12 @@ class Learner:
 @flax.struct.dataclass
 class Actor:
     """Where the environments stand, and what is counted about them."""
-    env: Any  # [N, ...] state of environments that are pure functions, None for those that step on the host
-    stack: Array | None  # [N, ..., S * C] the current observation; None in a checkpoint of host environments
+
+    # [N, ...] state of environments that are pure functions, None for those that step on the host
+    env: Any
+    stack: (
+        Array | None
+    )  # [N, ..., S * C] the current observation; None in a checkpoint of host environments
     last: Array  # [N] bool, of the current frame
     discount: Array  # [N] f32, of the step that led to the current frame
     offset: Array  # [N] i32, steps since the first frame of the episode
@@ -135,6 +158,7 @@ class Actor:
 @flax.struct.dataclass
 class State:
     """Everything that a run is, but for environments that step on the host."""
+
     learner: Learner
     actor: Actor
     replay: Replay

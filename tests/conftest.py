@@ -1,4 +1,6 @@
-"""Nearly all the time of the suite is compilation: one cache of compiled programs, and little optimisation."""
+"""Nearly all the time of the suite is compilation: one cache of compiled programs, and little
+optimisation.
+"""
 
 import os
 import tempfile
@@ -9,7 +11,9 @@ FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 if jax.__version_info__ < (0, 12):  # an unknown flag ends the process
     FLAGS += " --xla_cpu_use_fusion_emitters=false"  # the older emitters compile a third faster
 os.environ.setdefault("XLA_FLAGS", FLAGS)
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "ez_jax_tests_cache"))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "ez_jax_tests_cache")
+)
 
 from ez_jax.run import setup  # noqa: E402
 

@@ -14,25 +14,40 @@ from ez_jax.types import Positions
 
 
 def same_update_on_one_and_four_devices():
-    config = replace(PONG, reanalyse__mode="off", optimizer__name="sgd", optimizer__learning_rate=0.05,
-                     optimizer__warmup_updates=0)
+    config = replace(
+        PONG,
+        reanalyse__mode="off",
+        optimizer__name="sgd",
+        optimizer__learning_rate=0.05,
+        optimizer__warmup_updates=0,
+    )
     env = cycle_lib.make_env(config)
     one, four = (Stages(config, env, make_mesh(n)) for n in (1, 4))
     state = cycle_lib.start(one, env, 0)
     while int(state.actor.env_steps) < config.cycle.warmup_steps:
         state, _ = cycle_lib.cycle(one, env, state)
-    copy = jax.device_put(jax.device_get(state.replace(key=jax.random.key_data(state.key))),
-                          state_shardings(jax.eval_shape(lambda: state), four.mesh))
+    copy = jax.device_put(
+        jax.device_get(state.replace(key=jax.random.key_data(state.key))),
+        state_shardings(jax.eval_shape(lambda: state), four.mesh),
+    )
     copy = copy.replace(key=jax.random.wrap_key_data(copy.key))
     # The same windows: lane i is the first lane of device i.
     lanes, times = jnp.repeat(jnp.arange(4), 4), jnp.tile(jnp.array([5, 11, 23, 31]), 4)
-    drawn = lambda lane: Drawn(Positions(lane, times), jnp.full(16, 1 / 16))  # noqa: E731
+    drawn = lambda lane: Drawn(Positions(lane, times), jnp.full(16, 1 / 16))
     first, first_metrics = one.update(state, drawn(lanes))
     second, second_metrics = four.update(copy, drawn(jnp.zeros_like(lanes)))
-    for a, b in zip(jax.tree.leaves(first.learner.variables), jax.tree.leaves(second.learner.variables), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(first.learner.variables),
+        jax.tree.leaves(second.learner.variables),
+        strict=True,
+    ):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-5)
-    np.testing.assert_allclose(np.asarray(first.replay.priority), np.asarray(second.replay.priority), atol=1e-4)
-    np.testing.assert_allclose(float(first_metrics["loss/total"]), float(second_metrics["loss/total"]), rtol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(first.replay.priority), np.asarray(second.replay.priority), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        float(first_metrics["loss/total"]), float(second_metrics["loss/total"]), rtol=1e-4
+    )
     assert float(first_metrics["gradient_norm"]) > 0.1
 
 
@@ -41,9 +56,14 @@ def whole_cycle_on_four_devices():
     env = cycle_lib.make_env(config)
     stages = Stages(config, env, make_mesh(4))
     state = cycle_lib.start(stages, env, 0)
-    assert len(state.replay.frame.addressable_shards) == 4 and state.replay.frame.addressable_shards[0].data.shape[0] == 1
+    assert (
+        len(state.replay.frame.addressable_shards) == 4
+        and state.replay.frame.addressable_shards[0].data.shape[0] == 1
+    )
     text = stages.select.lower(state).compile().as_text()
-    assert "while" in text and not any(name in text for name in ("all-reduce", "all-gather", "all-to-all"))
+    assert "while" in text and not any(
+        name in text for name in ("all-reduce", "all-gather", "all-to-all")
+    )
     while int(state.learner.updates) < 4:
         state, made = cycle_lib.cycle(stages, env, state)
         assert all(np.isfinite(float(x)) for m in made for x in m.metrics.values())
@@ -51,7 +71,9 @@ def whole_cycle_on_four_devices():
 
 
 def two_seeds_in_compiled_cycles_on_four_devices():
-    """The lanes of each seed are split, and the warm-up is that of one device, to the bit; reanalysis of the `oldest`."""
+    """The lanes of each seed are split, and the warm-up is that of one device, to the bit;
+    reanalysis of the `oldest`.
+    """
     warm = {}
     for devices in (1, 4):
         env = cycle_lib.make_env(CATCH, 2)
@@ -65,7 +87,10 @@ def two_seeds_in_compiled_cycles_on_four_devices():
     jax.tree.map(np.testing.assert_array_equal, warm[1], warm[4])
     state, made = cycle_lib.cycle(stages, env, state)
     assert cycle_lib.counters(state)[1] == made[-1].update > 0
-    assert all(np.all(np.isfinite(x)) and x.shape == (2,) for x in jax.device_get(made[-1].metrics).values())
+    assert all(
+        np.all(np.isfinite(x)) and x.shape == (2,)
+        for x in jax.device_get(made[-1].metrics).values()
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,11 @@ from ez_jax.losses import LOSSES
 def cross_entropy(logits, probs):
     logits = np.asarray(logits, np.float64)
     top = logits.max()
-    return float(np.sum(np.asarray(probs, np.float64) * (top + np.log(np.sum(np.exp(logits - top))) - logits)))
+    return float(
+        np.sum(
+            np.asarray(probs, np.float64) * (top + np.log(np.sum(np.exp(logits - top))) - logits)
+        )
+    )
 
 
 def two_hot(x, support):
@@ -37,7 +41,9 @@ def cosine(a, b):
 
 
 def plain_loss(network, variables, batch, targets, config):
-    """Objective, terms summed over steps, priorities and moved statistics, one call of the network after the other."""
+    """Objective, terms summed over steps, priorities and moved statistics, one call of the network
+    after the other.
+    """
     stats, size = variables["batch_stats"], len(batch.weight)
     stack, unroll, support = config.env.stack, config.target.unroll_steps, config.network.support
 
@@ -48,9 +54,17 @@ def plain_loss(network, variables, batch, targets, config):
         return out
 
     calls = {
-        method: jax.jit(lambda params, stats, *args, method=method: network.apply(
-            {"params": params, "batch_stats": stats}, *args, train=True, method=method, mutable=["batch_stats"]))
-        for method in ("encode", "predict", "step", "project", "predict_projection")}  # fmt: skip
+        method: jax.jit(
+            lambda params, stats, *args, method=method: network.apply(
+                {"params": params, "batch_stats": stats},
+                *args,
+                train=True,
+                method=method,
+                mutable=["batch_stats"],
+            )
+        )
+        for method in ("encode", "predict", "step", "project", "predict_projection")
+    }
 
     def observation(slot):
         return np.concatenate([batch.frames[:, slot + i] for i in range(stack)], axis=-1)
@@ -61,7 +75,11 @@ def plain_loss(network, variables, batch, targets, config):
         if k > 0:
             step = call("step", state, memory, batch.action[:, k - 1])
             state = step.state
-            memory = jax.tree.map(np.zeros_like, step.memory) if k % config.target.prefix_horizon == 0 else step.memory
+            memory = (
+                jax.tree.map(np.zeros_like, step.memory)
+                if k % config.target.prefix_horizon == 0
+                else step.memory
+            )
         prediction = call("predict", state)
         if k > 0:
             seen = call("encode", observation(k))
@@ -69,13 +87,24 @@ def plain_loss(network, variables, batch, targets, config):
             predicted = call("predict_projection", call("project", state))
             encoded = call("project", seen)
         if k == 0:
-            priority = [abs(scalar(prediction.value_logits[b]) - targets.value[b, 0]) + 1e-6 for b in range(size)]
+            priority = [
+                abs(scalar(prediction.value_logits[b]) - targets.value[b, 0]) + 1e-6
+                for b in range(size)
+            ]
         for b in range(size):
-            on, policy_on, state_on = targets.value_mask[b, k], targets.policy_mask[b, k], targets.state_mask[b, k]
+            on, policy_on, state_on = (
+                targets.value_mask[b, k],
+                targets.policy_mask[b, k],
+                targets.state_mask[b, k],
+            )
             policy = np.asarray(jax.nn.softmax(prediction.policy_logits[b]))
             terms["entropy"][b] -= policy_on * cross_entropy(prediction.policy_logits[b], policy)
-            terms["policy"][b] += policy_on * cross_entropy(prediction.policy_logits[b], targets.policy[b, k])
-            terms["value"][b] += on * cross_entropy(prediction.value_logits[b], two_hot(targets.value[b, k], support))
+            terms["policy"][b] += policy_on * cross_entropy(
+                prediction.policy_logits[b], targets.policy[b, k]
+            )
+            terms["value"][b] += on * cross_entropy(
+                prediction.value_logits[b], two_hot(targets.value[b, k], support)
+            )
             if k > 0:
                 prefix = two_hot(targets.value_prefix[b, k - 1], support)
                 terms["value_prefix"][b] += on * cross_entropy(step.prefix_logits[b], prefix)

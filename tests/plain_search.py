@@ -1,9 +1,12 @@
-"""Tree search in plain Python: slow and clear, one root, node objects. The batched search is tested against it.
+"""Tree search in plain Python: slow and clear, one root, node objects. The batched search is tested
+against it.
 
-MuZero's search (Schrittwieser et al. 2020, appendix B) with EfficientZero's value prefix, Q-normalisation and value of
-unvisited children (Ye et al. 2021). It departs from EfficientZero's released code in two points, as `mctx.muzero_policy` does:
+MuZero's search (Schrittwieser et al. 2020, appendix B) with EfficientZero's value prefix,
+Q-normalisation and value of unvisited children (Ye et al. 2021). It departs from EfficientZero's
+released code in two points, as `mctx.muzero_policy` does:
 
-- the prior term takes N = visits of the node, itself included, so that a fresh node has N = 1 (MuZero's pseudocode); the
+- the prior term takes N = visits of the node, itself included, so that a fresh node has N = 1
+(MuZero's pseudocode); the
   released code takes N - 1, which leaves the first choice at each node to chance;
 - the root value counts the network's value: (network value + sum of returns) / (simulations + 1).
 """
@@ -39,16 +42,26 @@ class Node:
 class PlainSearch:
     """One tree.
 
-    `recurrent(state, memory, action) -> (state, memory, prefix, prior_logits, value)` is the model, where `prefix` is the
-    reward summed since the memory was last zero. The tree takes differences and zeroes the memory every `horizon` steps; a
-    model that predicts single rewards has `horizon` 1.
+    `recurrent(state, memory, action) -> (state, memory, prefix, prior_logits, value)` is the model,
+    where `prefix` is the reward summed since the memory was last zero. The tree takes differences
+    and zeroes the memory every `horizon` steps; a model that predicts single rewards has `horizon`
+    1.
 
-    After the search: `visits` of the root's children, `root_value`, `max_depth` of a node, and `margin`, the least distance of
-    a chosen child's score from the runner-up, below which rounding could have chosen another.
+    After the search: `visits` of the root's children, `root_value`, `max_depth` of a node, and
+    `margin`, the least distance of a chosen child's score from the runner-up, below which rounding
+    could have chosen another.
     """
 
-    def __init__(self, recurrent, *, discount: float, horizon: int = 1, pb_c_init: float = 1.25, pb_c_base: float = 19_652.0,
-                 min_range: float = 0.01):
+    def __init__(
+        self,
+        recurrent,
+        *,
+        discount: float,
+        horizon: int = 1,
+        pb_c_init: float = 1.25,
+        pb_c_base: float = 19_652.0,
+        min_range: float = 0.01,
+    ):
         self.recurrent = recurrent
         self.discount = discount
         self.horizon = horizon
@@ -60,7 +73,9 @@ class PlainSearch:
         self.max_depth = 0
 
     def run(self, state, memory, priors, value: float, num_simulations: int) -> "PlainSearch":
-        """Searches from a root with the given prior probabilities and network value; `memory` is all zeros."""
+        """Searches from a root with the given prior probabilities and network value; `memory` is
+        all zeros.
+        """
         self.zero_memory = memory
         self.root = Node(1.0, None)
         self.root.expand(state, memory, 0.0, priors)
@@ -74,7 +89,9 @@ class PlainSearch:
         return self
 
     def reward(self, child: Node) -> float:
-        """Single reward of the step to `child`: the prefix starts anew below depths that are multiples of the horizon."""
+        """Single reward of the step to `child`: the prefix starts anew below depths that are
+        multiples of the horizon.
+        """
         if child.parent.depth % self.horizon == 0:
             return child.prefix
         return child.prefix - child.parent.prefix
@@ -83,7 +100,9 @@ class PlainSearch:
         return self.reward(child) + self.discount * child.value()
 
     def mean_q(self, node: Node, parent_mean: float) -> float:
-        """What an unvisited child of `node` is taken to be worth; each visited child counts once."""
+        """What an unvisited child of `node` is taken to be worth; each visited child counts
+        once.
+        """
         qs = [self.q(child) for child in node.children if child.visit_count > 0]
         if node is self.root and qs:
             return sum(qs) / len(qs)
@@ -98,8 +117,11 @@ class PlainSearch:
     def scores(self, node: Node, mean: float) -> list[float]:
         n = node.visit_count
         c = math.log((n + self.pb_c_base + 1) / self.pb_c_base) + self.pb_c_init
-        return [c * math.sqrt(n) / (child.visit_count + 1) * child.prior
-                + self.normalise(self.q(child) if child.visit_count > 0 else mean) for child in node.children]
+        return [
+            c * math.sqrt(n) / (child.visit_count + 1) * child.prior
+            + self.normalise(self.q(child) if child.visit_count > 0 else mean)
+            for child in node.children
+        ]
 
     def traverse(self) -> tuple[Node, int]:
         """From the root to a node that was never visited, and the action that led there."""
@@ -140,5 +162,8 @@ class PlainSearch:
         while pending:
             for child in pending.pop().children:
                 if child.children:
-                    self.low, self.high = min(self.low, self.q(child)), max(self.high, self.q(child))
+                    self.low, self.high = (
+                        min(self.low, self.q(child)),
+                        max(self.high, self.q(child)),
+                    )
                     pending.append(child)

@@ -1,4 +1,6 @@
-"""The stages together: ratio, caps, one compilation each, no implicit transfers, and what each ablation switch changes."""
+"""The stages together: ratio, caps, one compilation each, no implicit transfers, and what each
+ablation switch changes.
+"""
 
 import functools
 
@@ -23,7 +25,10 @@ def begin(config, updates: int = 0):
     env = cycle_lib.make_env(config)
     stages = Stages(config, env, make_mesh())
     state = cycle_lib.start(stages, env, config.seed)
-    while int(state.actor.env_steps) < config.cycle.warmup_steps or int(state.learner.updates) < updates:
+    while (
+        int(state.actor.env_steps) < config.cycle.warmup_steps
+        or int(state.learner.updates) < updates
+    ):
         state, _ = cycle_lib.cycle(stages, env, state)
     return stages, env, state
 
@@ -52,8 +57,12 @@ def test_ratio_and_hard_caps(whole_run):
     assert np.all(made[online] == per_act)
     assert np.all(made[before >= BREAKOUT.env_steps] == 1)
     assert steps[-1] == BREAKOUT.env_steps and updates[-1] == BREAKOUT.total_updates
-    stored = int(jnp.sum(~state.replay.last & (jnp.arange(state.replay.last.shape[1]) < state.replay.cursor)))
-    assert stored == BREAKOUT.env_steps  # each step taken is one transition in replay, and nothing else is
+    stored = int(
+        jnp.sum(~state.replay.last & (jnp.arange(state.replay.last.shape[1]) < state.replay.cursor))
+    )
+    assert (
+        stored == BREAKOUT.env_steps
+    )  # each step taken is one transition in replay, and nothing else is
 
 
 def test_one_compilation_per_stage(whole_run):
@@ -106,32 +115,47 @@ def learn_once(config):
     state = stages.reanalyse(state, drawn)
     after = jax.device_get((state.replay.policy, state.replay.value, state.replay.refreshed))
     state, metrics = stages.update(state, drawn)
-    return dict(before=before, after=after, variables=variables, state=state, metrics=metrics, stages=stages)
+    return dict(
+        before=before, after=after, variables=variables, state=state, metrics=metrics, stages=stages
+    )
 
 
 def test_switch_consistency():
-    config = replace(CARTPOLE, optimizer__name="sgd", optimizer__warmup_updates=0, optimizer__weight_decay=0.0)
+    config = replace(
+        CARTPOLE, optimizer__name="sgd", optimizer__warmup_updates=0, optimizer__weight_decay=0.0
+    )
     full, without = learn_once(config), learn_once(replace(config, loss__consistency=0.0))
     assert "loss/consistency" in full["metrics"] and "loss/consistency" not in without["metrics"]
 
     def moved(run):
-        old, new = run["variables"]["params"]["projector"], run["state"].learner.variables["params"]["projector"]
-        return max(np.abs(np.asarray(a) - b).max() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old)))
+        old, new = (
+            run["variables"]["params"]["projector"],
+            run["state"].learner.variables["params"]["projector"],
+        )
+        return max(
+            np.abs(np.asarray(a) - b).max()
+            for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old))
+        )
 
     assert moved(full) > 0 and moved(without) == 0
 
 
 def test_switch_value_prefix():
     full, without = learn_once(CARTPOLE), learn_once(replace(CARTPOLE, network__value_prefix=False))
-    names = lambda run: set(run["variables"]["params"]["value_prefix"])  # noqa: E731
-    assert any("LSTM" in name for name in names(full)) and not any("LSTM" in name for name in names(without))
+    names = lambda run: set(run["variables"]["params"]["value_prefix"])
+    assert any("LSTM" in name for name in names(full)) and not any(
+        "LSTM" in name for name in names(without)
+    )
 
 
 def test_switch_off_policy_correction():
     age = jnp.array([0, 99, 200, 329])
     assert horizon(age, CARTPOLE).tolist() == [5, 4, 3, 2]  # one step less for each 99 of 330 steps
     assert horizon(age, replace(CARTPOLE, target__off_policy_correction=False)).tolist() == [5] * 4
-    full, without = learn_once(CARTPOLE), learn_once(replace(CARTPOLE, target__off_policy_correction=False))
+    full, without = (
+        learn_once(CARTPOLE),
+        learn_once(replace(CARTPOLE, target__off_policy_correction=False)),
+    )
     # The same batch from the same key, other value targets.
     assert float(full["metrics"]["replay/age"]) == float(without["metrics"]["replay/age"])
     assert float(full["metrics"]["target/value"]) != float(without["metrics"]["target/value"])
@@ -139,33 +163,54 @@ def test_switch_off_policy_correction():
 
 @pytest.mark.parametrize("mode", ["oldest", "sampled", "off"])
 def test_switch_reanalysis(mode):
-    # Counts of visits follow the noise; completed Q-values of a network that knows nothing stay uniform.
-    run = learn_once(replace(CARTPOLE, reanalyse__mode=mode, optimizer__warmup_updates=0, search__algorithm="muzero"))
+    # Counts of visits follow the noise; completed Q-values of a network that knows nothing stay
+    # uniform.
+    run = learn_once(
+        replace(
+            CARTPOLE, reanalyse__mode=mode, optimizer__warmup_updates=0, search__algorithm="muzero"
+        )
+    )
     changed = [np.any(a != b) for a, b in zip(run["before"], run["after"])]
     policy = np.any(run["before"][0] != run["after"][0], axis=-1)
     assert changed[:2] == [mode != "off"] * 2
     if mode == "oldest":
-        assert policy.sum() <= CARTPOLE.reanalyse.positions and policy.sum() > CARTPOLE.reanalyse.positions // 2
+        assert (
+            policy.sum() <= CARTPOLE.reanalyse.positions
+            and policy.sum() > CARTPOLE.reanalyse.positions // 2
+        )
     if mode == "sampled":
         assert policy.sum() > CARTPOLE.cycle.batch_size  # the unroll positions of the batch too
 
 
 def test_sampled_reanalysis_uses_the_target_network():
-    """With zeroed target heads each reanalysed value is exactly zero; the current network's are not."""
-    config = replace(CARTPOLE, reanalyse__mode="sampled", cycle__target_interval=10**6, optimizer__warmup_updates=0)
+    """With zeroed target heads each reanalysed value is exactly zero; the current network's are
+    not.
+    """
+    config = replace(
+        CARTPOLE,
+        reanalyse__mode="sampled",
+        cycle__target_interval=10**6,
+        optimizer__warmup_updates=0,
+    )
     stages, env, state = begin(config, updates=3)
     state, drawn = stages.draw(state)
     lane, time = np.asarray(drawn.positions.lane), np.asarray(drawn.positions.time)
     state = stages.reanalyse(state, drawn)
     values = np.asarray(state.replay.value)[lane, time % state.replay.value.shape[1]]
-    np.testing.assert_allclose(values, 0.0, atol=1e-4)  # the target network is still the initial one: zero heads
-    assert np.abs(np.asarray(state.replay.value)).max() > 0  # acting wrote the current network's values
+    np.testing.assert_allclose(
+        values, 0.0, atol=1e-4
+    )  # the target network is still the initial one: zero heads
+    assert (
+        np.abs(np.asarray(state.replay.value)).max() > 0
+    )  # acting wrote the current network's values
 
 
 @pytest.mark.parametrize("mode", ["oldest", "sampled"])
 def test_reanalysis_in_pieces(mode, monkeypatch):
     """The same positions get the same network values, however many are searched at once."""
-    config = replace(CARTPOLE, reanalyse__mode=mode, optimizer__warmup_updates=0, search__algorithm="muzero")
+    config = replace(
+        CARTPOLE, reanalyse__mode=mode, optimizer__warmup_updates=0, search__algorithm="muzero"
+    )
     found = []
     stages, env, state = begin(config, updates=3)
     state, drawn = stages.draw(state)
@@ -182,11 +227,15 @@ def test_reanalysis_in_pieces(mode, monkeypatch):
 @pytest.mark.parametrize("repeat", [0.0, 0.75, 1.0])
 def test_random_actions_may_repeat(repeat):
     """An action comes again with the probability asked for, and else by chance."""
-    actor = actor_lib.init(replace(CARTPOLE, env__num_envs=4000, env_steps=8000), EnvSpec(4, (1,), np.float32, 1), None)
+    actor = actor_lib.init(
+        replace(CARTPOLE, env__num_envs=4000, env_steps=8000), EnvSpec(4, (1,), np.float32, 1), None
+    )
     choose = jax.jit(lambda actor, key: actor_lib.select_randomly(key, actor, 4, repeat).action)
     first = choose(actor, jax.random.key(0))  # there is nothing to repeat yet
     np.testing.assert_allclose(np.bincount(first, minlength=4) / 4000, 0.25, atol=0.04)
-    actor = actor.replace(acts=actor.acts + 1, action_log=actor.action_log.at[0].set(first.astype(jnp.int16)))
+    actor = actor.replace(
+        acts=actor.acts + 1, action_log=actor.action_log.at[0].set(first.astype(jnp.int16))
+    )
     again = np.mean(np.asarray(choose(actor, jax.random.key(1)) == first))
     np.testing.assert_allclose(again, repeat + (1 - repeat) / 4, atol=0.04)
 
@@ -197,5 +246,7 @@ def test_too_many_devices_names_the_field():
     class TwoThirds:
         size = 3
 
-    with pytest.raises(ValueError, match="env.num-envs=4 is out of range: it must be a multiple of the 3 devices"):
+    with pytest.raises(
+        ValueError, match="env.num-envs=4 is out of range: it must be a multiple of the 3 devices"
+    ):
         Stages(CARTPOLE, env, TwoThirds())

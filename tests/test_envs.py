@@ -16,7 +16,9 @@ def play(env: EnvPool, policy, steps: int):
 
 
 def test_cartpole_terminates_with_zero_discount_then_resets():
-    env = EnvPool(EnvConfig(id="CartPole-v1", clip_rewards=False, max_episode_steps=500), [3], training=True)
+    env = EnvPool(
+        EnvConfig(id="CartPole-v1", clip_rewards=False, max_episode_steps=500), [3], training=True
+    )
     steps = play(env, lambda i: np.array([1]), 40)
     end = next(i for i, s in enumerate(steps) if s.last[0])
     assert end < 15  # pushing one way only drops the pole
@@ -47,7 +49,7 @@ def test_ignored_step_does_not_use_its_action():
 
 
 def test_lost_life_is_terminal_in_training_only():
-    noop = lambda i: np.array([1 if i % 10 == 0 else 0])  # noqa: E731  FIRE now and then, never move
+    noop = lambda i: np.array([1 if i % 10 == 0 else 0])
     config = EnvConfig(id="Breakout-v5", **SMALL)
     training = play(EnvPool(config, [0], training=True), noop, 400)
     ends = [i for i, s in enumerate(training) if s.last[0]]
@@ -57,13 +59,18 @@ def test_lost_life_is_terminal_in_training_only():
     assert len(first_game) == 5 and first_game[-1] == games[0]
     assert all(training[i].discount[0] == 0 for i in ends)
     # The step after a lost life is one no-op in the same game: the bricks that were hit stay away.
-    assert all(training[i + 1].first[0] and not training[i + 1].last[0] for i in ends if i + 1 < len(training))
+    assert all(
+        training[i + 1].first[0] and not training[i + 1].last[0]
+        for i in ends
+        if i + 1 < len(training)
+    )
     whole = play(EnvPool(config, [0], training=False), noop, 400)
     assert all(s.last[0] == s.game_over[0] for s in whole)
 
 
 def test_forced_noop_after_a_lost_life_ignores_the_agent():
     config = EnvConfig(id="Breakout-v5", **SMALL)
+
     def rollout(after_life: int):
         env, frames = EnvPool(config, [0], training=True), []
         last = env.reset().last[0]
@@ -72,6 +79,7 @@ def test_forced_noop_after_a_lost_life_ignores_the_agent():
             last = step.last[0]
             frames.append(step.frame)
         return np.stack(frames)
+
     np.testing.assert_array_equal(rollout(0), rollout(3))
 
 
@@ -98,7 +106,9 @@ def test_seeds_decide_everything_and_lanes_are_independent():
     pair_frames = np.stack([s.frame for s in play(pair, lambda i: actions[i], 60)])
     for lane, seed in enumerate((5, 9)):
         alone = EnvPool(config, [seed], training=True)
-        frames = np.stack([s.frame for s in play(alone, lambda i, k=lane: actions[i, k : k + 1], 60)])
+        frames = np.stack(
+            [s.frame for s in play(alone, lambda i, k=lane: actions[i, k : k + 1], 60)]
+        )
         np.testing.assert_array_equal(frames[:, 0], pair_frames[:, lane])
 
 

@@ -1,4 +1,6 @@
-"""Environments in JAX: Catch by hand, the protocol of `TimeStep`, adapters against their libraries, and what is refused."""
+"""Environments in JAX: Catch by hand, the protocol of `TimeStep`, adapters against their libraries,
+and what is refused.
+"""
 
 import sys
 
@@ -21,8 +23,10 @@ CATCH = EnvConfig(id="jax/Catch", **RAW)
 class Script:
     """Action 1 terminates, action 2 truncates; the reward is 3, -0.5, 3, ... in turn.
 
-    An observation says which episode it is, how far, along which action, and what the key of the step gave.
+    An observation says which episode it is, how far, along which action, and what the key of the
+    step gave.
     """
+
     num_actions = 3
 
     def reset(self, key):
@@ -31,19 +35,34 @@ class Script:
 
     def step(self, state, action, key):
         start, length = state[0], state[1] + 1
-        observation = jnp.stack([start, length.astype(float), action.astype(float), jax.random.uniform(key)])
-        return Step((start, length), observation, jnp.where(length % 2 == 1, 3.0, -0.5), action == 1, action == 2)
+        observation = jnp.stack(
+            [start, length.astype(float), action.astype(float), jax.random.uniform(key)]
+        )
+        return Step(
+            (start, length),
+            observation,
+            jnp.where(length % 2 == 1, 3.0, -0.5),
+            action == 1,
+            action == 2,
+        )
 
 
 class Picture:
     """One frame of floats in [0, 1], after its seed."""
+
     num_actions = 2
 
     def reset(self, key):
         return Reset(key, jax.random.uniform(key, (16, 20, 2)))
 
     def step(self, state, action, key):
-        return Step(state, jax.random.uniform(state, (16, 20, 2)), jnp.zeros(()), jnp.zeros((), bool), jnp.zeros((), bool))
+        return Step(
+            state,
+            jax.random.uniform(state, (16, 20, 2)),
+            jnp.zeros(()),
+            jnp.zeros((), bool),
+            jnp.zeros((), bool),
+        )
 
 
 def play(env, actions) -> TimeStep:
@@ -69,14 +88,22 @@ def board(row: int, column: int, paddle: int) -> np.ndarray:
     return picture
 
 
-@pytest.mark.parametrize("actions, column, paddles, reward", [
-    ([1] * 9, 2, [2] * 9, 1),  # it falls straight down on the paddle
-    ([1] * 9, 3, [2] * 9, -1),
-    ([0] * 9, 0, [1] + [0] * 8, 1),  # the walls stop the paddle
-    ([2] * 9, 4, [3] + [4] * 8, 1),
-    ([2] * 8 + [0], 4, [3] + [4] * 7 + [3], -1),  # off in the last moment: what counts is where the paddle went
-    ([0, 0, 0, 2, 2, 1, 1, 2, 1], 3, [1, 0, 0, 1, 2, 2, 2, 3, 3], 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "actions, column, paddles, reward",
+    [
+        ([1] * 9, 2, [2] * 9, 1),  # it falls straight down on the paddle
+        ([1] * 9, 3, [2] * 9, -1),
+        ([0] * 9, 0, [1] + [0] * 8, 1),  # the walls stop the paddle
+        ([2] * 9, 4, [3] + [4] * 8, 1),
+        (
+            [2] * 8 + [0],
+            4,
+            [3] + [4] * 7 + [3],
+            -1,
+        ),  # off in the last moment: what counts is where the paddle went
+        ([0, 0, 0, 2, 2, 1, 1, 2, 1], 3, [1, 0, 0, 1, 2, 2, 2, 3, 3], 1),
+    ],
+)
 def test_catch_by_hand(actions, column, paddles, reward):
     catch, key = Catch(), jax.random.key(0)
     state = catch.reset(key).state._replace(column=jnp.asarray(column))
@@ -84,7 +111,9 @@ def test_catch_by_hand(actions, column, paddles, reward):
         step = catch.step(state, jnp.asarray(action), key)
         state = step.state
         np.testing.assert_array_equal(step.observation, board(i + 1, column, paddle))
-        assert [float(x) for x in step[2:]] == ([reward, True, False] if i == 8 else [0, False, False])
+        assert [float(x) for x in step[2:]] == (
+            [reward, True, False] if i == 8 else [0, False, False]
+        )
 
 
 def test_catch_starts_in_each_column_with_the_paddle_in_the_middle():
@@ -100,16 +129,22 @@ def test_catch_is_envpools_catch():
     """From the same column both show the same boards, rewards and ends, whatever the actions."""
     ours = make(CATCH, list(range(100)), training=True)
     theirs = make(EnvConfig(id="Catch-v0", **RAW), list(range(20)), training=True)
-    assert isinstance(ours, JaxEnvs) and isinstance(theirs, EnvPool) and ours.spec(1) == theirs.spec(1)
-    column = lambda frame: np.argmax(frame.reshape(-1, 10, 5)[:, 0], axis=-1).tolist()  # noqa: E731
+    assert (
+        isinstance(ours, JaxEnvs) and isinstance(theirs, EnvPool) and ours.spec(1) == theirs.spec(1)
+    )
+    column = lambda frame: np.argmax(frame.reshape(-1, 10, 5)[:, 0], axis=-1).tolist()
     mine, pair = column(ours.reset().frame), []
-    for wanted in column(theirs.reset().frame):  # each of theirs has one of ours that starts as it does
+    for wanted in column(
+        theirs.reset().frame
+    ):  # each of theirs has one of ours that starts as it does
         pair.append(next(i for i, c in enumerate(mine) if c == wanted and i not in pair))
     actions = np.random.default_rng(0).integers(0, 3, (9, 100))
     for i, action in enumerate(actions):
         a, b = ours.step(action), theirs.step(action[pair])
         for name in TimeStep._fields:
-            np.testing.assert_array_equal(getattr(a, name)[pair], getattr(b, name), err_msg=f"{name} after {i + 1} steps")
+            np.testing.assert_array_equal(
+                getattr(a, name)[pair], getattr(b, name), err_msg=f"{name} after {i + 1} steps"
+            )
     assert b.last.all() and set(b.score) == set(a.score) == {-1.0, 1.0}
 
 
@@ -119,14 +154,26 @@ def test_catch_is_envpools_catch():
 def test_protocol_of_next_step_autoreset():
     env = JaxEnvs(Script(), EnvConfig(**RAW), [0, 1], training=True)
     first = env.reset()
-    assert first.first.all() and not (first.last.any() or first.game_over.any() or first.reward.any() or first.score.any())
+    assert first.first.all() and not (
+        first.last.any() or first.game_over.any() or first.reward.any() or first.score.any()
+    )
     assert np.all(first.discount == 1) and np.all(first.frame[:, 1:] == [0, -1, -1])
 
     #          ends in step 2, the action after it would end it again; step 4 is truncated
     actions = [0, 0, 1, 1, 2, 2, 0, 1, 0]
     steps = play(env, [[a, 0] for a in actions])
     ended = lane(steps)
-    assert ended.last.tolist() == [0, 0, 1, 0, 1, 0, 0, 1, 0] and ended.first.tolist() == [0, 0, 0, 1, 0, 1, 0, 0, 1]
+    assert ended.last.tolist() == [0, 0, 1, 0, 1, 0, 0, 1, 0] and ended.first.tolist() == [
+        0,
+        0,
+        0,
+        1,
+        0,
+        1,
+        0,
+        0,
+        1,
+    ]
     np.testing.assert_array_equal(ended.game_over, ended.last)
     assert ended.discount.tolist() == [1, 1, 0, 1, 1, 1, 1, 0, 1]  # the truncated one bootstraps
     assert ended.reward.tolist() == [3, -0.5, 3, 0, 3, 0, 3, -0.5, 0] == ended.score.tolist()
@@ -134,7 +181,11 @@ def test_protocol_of_next_step_autoreset():
     assert ended.frame[:, 2].tolist() == [0, 0, 1, -1, 2, -1, 0, 1, -1]
     # The lane beside it goes on undisturbed.
     running = lane(steps, 1)
-    assert not running.last.any() and not running.first.any() and running.frame[:, 1].tolist() == list(range(1, 10))
+    assert (
+        not running.last.any()
+        and not running.first.any()
+        and running.frame[:, 1].tolist() == list(range(1, 10))
+    )
     assert running.reward.tolist() == [3, -0.5] * 4 + [3]
     for x, dtype in zip(steps, (np.float32, np.float32, np.float32, bool, bool, np.float32, bool)):
         assert x.dtype == dtype
@@ -148,7 +199,10 @@ def test_protocol_of_next_step_autoreset():
 
 def test_ignored_action_is_not_used():
     config = EnvConfig(**RAW)
-    a, b = (play(JaxEnvs(Script(), config, [3], training=True), [[1], [ignored], [0]]) for ignored in (0, 2))
+    a, b = (
+        play(JaxEnvs(Script(), config, [3], training=True), [[1], [ignored], [0]])
+        for ignored in (0, 2)
+    )
     assert_same(a, b)
 
 
@@ -168,10 +222,15 @@ def test_time_limit(training, limit):
 
 
 def test_no_time_limit_of_the_task_own_is_added():
-    assert not play(JaxEnvs(Script(), EnvConfig(**RAW), [0], training=False), np.zeros((60, 1), int)).last.any()
+    assert not play(
+        JaxEnvs(Script(), EnvConfig(**RAW), [0], training=False), np.zeros((60, 1), int)
+    ).last.any()
 
 
-@pytest.mark.parametrize("training, clip, reward", [(True, True, [1, -1]), (True, False, [3, -0.5]), (False, True, [3, -0.5])])
+@pytest.mark.parametrize(
+    "training, clip, reward",
+    [(True, True, [1, -1]), (True, False, [3, -0.5]), (False, True, [3, -0.5])],
+)
 def test_rewards_are_clipped_in_training_only(training, clip, reward):
     config = EnvConfig(clip_rewards=clip, max_episode_steps=0, eval_max_episode_steps=0)
     steps = play(JaxEnvs(Script(), config, [0], training=training), [[0], [0]])
@@ -186,10 +245,12 @@ def test_host_and_compiled_program_see_the_same(task):
     keys = jax.vmap(jax.random.key)(jnp.array([4, 5, 6], jnp.uint32))
     state, first = jax.jit(env.start)(keys)
     # What the stages take as the state of fresh environments.
-    unwrap = lambda s: s._replace(key=jax.random.key_data(s.key))  # noqa: E731
+    unwrap = lambda s: s._replace(key=jax.random.key_data(s.key))
     assert_same(unwrap(env.state), unwrap(state))
     assert_same(env.reset(), first)
-    last, compiled = jax.jit(lambda s, a: jax.lax.scan(env.advance, s, a))(state, jnp.asarray(actions))
+    last, compiled = jax.jit(lambda s, a: jax.lax.scan(env.advance, s, a))(
+        state, jnp.asarray(actions)
+    )
     assert_same(play(env, actions), compiled)
     assert_same(unwrap(env.state), unwrap(last))
     assert_same(env.reset(), first)  # a reset begins again
@@ -213,7 +274,12 @@ def test_an_environment_of_ones_own(monkeypatch):
     check_task("mine/Picture")
     env = make(EnvConfig(id="mine/Picture", **RAW), [0, 1], training=True)
     spec = env.spec(4)
-    assert (spec.num_actions, spec.frame_shape, spec.frame_dtype, spec.stack) == (2, (16, 20, 2), np.uint8, 4)
+    assert (spec.num_actions, spec.frame_shape, spec.frame_dtype, spec.stack) == (
+        2,
+        (16, 20, 2),
+        np.uint8,
+        4,
+    )
     a, b = env.reset().frame, env.step(np.zeros(2, int)).frame
     np.testing.assert_array_equal(a, b)
     assert a.max() > 240 and a.min() < 15 and np.any(a[0] != a[1])
@@ -226,15 +292,21 @@ def test_an_environment_of_ones_own(monkeypatch):
 
 @pytest.mark.parametrize("library", [np, jnp])
 def test_boards_become_vectors_and_images_stay_images(library):
-    made = lambda shape, dtype: library.ones((2, *shape), dtype)  # noqa: E731
+    made = lambda shape, dtype: library.ones((2, *shape), dtype)
     for shape, dtype, new_shape, new_dtype, value in [
-        ((10, 5), "float32", (50,), "float32", 1), ((10, 10, 4), "bool", (400,), "uint8", 1),
-        ((15, 16, 3), "uint8", (720,), "float32", 1), ((4,), "float64", (4,), "float32", 1),
-        ((3, 2), "int32", (6,), "float32", 1), ((16, 16, 3), "uint8", (16, 16, 3), "uint8", 1),
-        ((16, 20, 1), "float32", (16, 20, 1), "uint8", 255), ((16, 16, 2), "bool", (16, 16, 2), "uint8", 255),
-    ]:  # fmt: skip
+        ((10, 5), "float32", (50,), "float32", 1),
+        ((10, 10, 4), "bool", (400,), "uint8", 1),
+        ((15, 16, 3), "uint8", (720,), "float32", 1),
+        ((4,), "float64", (4,), "float32", 1),
+        ((3, 2), "int32", (6,), "float32", 1),
+        ((16, 16, 3), "uint8", (16, 16, 3), "uint8", 1),
+        ((16, 20, 1), "float32", (16, 20, 1), "uint8", 255),
+        ((16, 16, 2), "bool", (16, 16, 2), "uint8", 255),
+    ]:
         frame = to_frame(made(shape, dtype))
-        assert (frame.shape, frame.dtype) == ((2, *new_shape), new_dtype) and np.all(np.asarray(frame) == value), (shape, dtype)
+        assert (frame.shape, frame.dtype) == ((2, *new_shape), new_dtype) and np.all(
+            np.asarray(frame) == value
+        ), (shape, dtype)
     # In the order of the board.
     numbers = library.arange(12).reshape(1, 2, 3, 2)
     assert to_frame(numbers).tolist() == [list(range(12))]
@@ -263,9 +335,15 @@ def test_gymnax_is_stepped_as_gymnax_itself():
         for i in range(12):
             key, now = jax.random.split(key)
             step = our_step(mine, jnp.asarray(policy(i)), jax.random.split(now)[0])
-            _, state, reward, terminated, truncated, info = library.step(now, state, policy(i), params)
-            np.testing.assert_allclose(step.observation, info["final_observation"], rtol=1e-5, atol=1e-7)
-            assert [float(x) for x in step[2:]] == [float(x) for x in (reward, terminated, truncated)]
+            _, state, reward, terminated, truncated, info = library.step(
+                now, state, policy(i), params
+            )
+            np.testing.assert_allclose(
+                step.observation, info["final_observation"], rtol=1e-5, atol=1e-7
+            )
+            assert [float(x) for x in step[2:]] == [
+                float(x) for x in (reward, terminated, truncated)
+            ]
             mine = step.state
             if terminated or truncated:
                 break
@@ -276,16 +354,30 @@ def test_gymnax_is_stepped_as_gymnax_itself():
 
 def test_gymnax_in_lock_step():
     pytest.importorskip("gymnax")
-    env = make(EnvConfig(id="gymnax/CartPole-v1", **RAW | {"max_episode_steps": 6}), [0, 1], training=True)
+    env = make(
+        EnvConfig(id="gymnax/CartPole-v1", **RAW | {"max_episode_steps": 6}), [0, 1], training=True
+    )
     spec = env.spec(1)
-    assert (env.num_envs, spec.num_actions, spec.frame_shape, spec.frame_dtype) == (2, 2, (4,), np.float32)
+    assert (env.num_envs, spec.num_actions, spec.frame_shape, spec.frame_dtype) == (
+        2,
+        2,
+        (4,),
+        np.float32,
+    )
     steps = play(env, [[i % 2, i % 2] for i in range(8)])
-    assert steps.last[:, 0].tolist() == [False] * 5 + [True, False, False] and np.all(steps.discount == 1)
+    assert steps.last[:, 0].tolist() == [False] * 5 + [True, False, False] and np.all(
+        steps.discount == 1
+    )
     assert steps.reward[:, 0].tolist() == [1] * 6 + [0, 1]
     assert np.abs(steps.frame[6]).max() <= 0.05  # a fresh start
     whole = play(make(EnvConfig(id="gymnax/CartPole-v1", **RAW), [0], training=True), [[1]] * 20)
     end = whole.last[:, 0].tolist().index(True)
-    assert end < 15 and whole.discount[end, 0] == 0 and whole.reward[end, 0] == 1 and whole.first[end + 1, 0]
+    assert (
+        end < 15
+        and whole.discount[end, 0] == 0
+        and whole.reward[end, 0] == 1
+        and whole.first[end + 1, 0]
+    )
 
 
 def test_pgx_is_stepped_as_pgx_itself():
@@ -296,6 +388,7 @@ def test_pgx_is_stepped_as_pgx_itself():
     assert (spec.num_actions, spec.frame_shape, spec.frame_dtype) == (3, (400,), np.uint8)
 
     from ez_jax.envs.adapters import Pgx
+
     library = pgx.make("minatar-breakout")
     ours, library_step = jax.jit(Pgx(library).step), jax.jit(library.step)
     key = jax.random.key(3)
@@ -320,26 +413,52 @@ def test_pgx_is_stepped_as_pgx_itself():
     # The same episode's end in lock-step, and the board of the next.
     steps = play(env, [[1]] * 60)
     end = steps.last[:, 0].tolist().index(True)
-    assert steps.discount[end, 0] == 0 and steps.game_over[end, 0] and steps.first[end + 1, 0] and not steps.last[end + 1, 0]
-    assert set(np.unique(steps.frame)) == {0, 1} and steps.frame[end + 1].reshape(10, 10, 4)[1:4, :, 3].all()  # a whole wall
+    assert (
+        steps.discount[end, 0] == 0
+        and steps.game_over[end, 0]
+        and steps.first[end + 1, 0]
+        and not steps.last[end + 1, 0]
+    )
+    assert (
+        set(np.unique(steps.frame)) == {0, 1}
+        and steps.frame[end + 1].reshape(10, 10, 4)[1:4, :, 3].all()
+    )  # a whole wall
 
 
 # REFUSALS
 
 
-@pytest.mark.parametrize("task, message", [
-    ("Pendulum-v1", "Pendulum-v1 has continuous actions; only discrete actions are supported"),
-    ("Ant-v4", "Ant-v4 has continuous actions; only discrete actions are supported"),
-    ("Taxi-v3", "Taxi-v3 has observations of the kind Discrete; only vectors and images are supported"),
-    ("Game2048-v1", "Game2048-v1 has observations of the kind Dict; only vectors and images are supported"),
-    ("Brekout-v5", "unknown game 'Brekout'; the nearest are: Breakout"),
-    ("CartPol-v1", "unknown game 'CartPol-v1'; the nearest are: CartPole-v1"),
-    ("jax/Cath", "unknown game 'jax/Cath'; the nearest are: jax/Catch"),
-    ("gymnax/CartPol-v1", "unknown game 'gymnax/CartPol-v1'; the nearest are: gymnax/CartPole-v1"),
-    ("pgx/minatar-brekout", "unknown game 'pgx/minatar-brekout'; the nearest are: pgx/minatar-breakout"),
-    ("gymnax/Pendulum-v1", "Pendulum-v1 has continuous actions; only discrete actions are supported"),
-    ("pgx/tic_tac_toe", "tic_tac_toe is a game of 2 players; only one is supported"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "task, message",
+    [
+        ("Pendulum-v1", "Pendulum-v1 has continuous actions; only discrete actions are supported"),
+        ("Ant-v4", "Ant-v4 has continuous actions; only discrete actions are supported"),
+        (
+            "Taxi-v3",
+            "Taxi-v3 has observations of the kind Discrete; only vectors and images are supported",
+        ),
+        (
+            "Game2048-v1",
+            "Game2048-v1 has observations of the kind Dict; only vectors and images are supported",
+        ),
+        ("Brekout-v5", "unknown game 'Brekout'; the nearest are: Breakout"),
+        ("CartPol-v1", "unknown game 'CartPol-v1'; the nearest are: CartPole-v1"),
+        ("jax/Cath", "unknown game 'jax/Cath'; the nearest are: jax/Catch"),
+        (
+            "gymnax/CartPol-v1",
+            "unknown game 'gymnax/CartPol-v1'; the nearest are: gymnax/CartPole-v1",
+        ),
+        (
+            "pgx/minatar-brekout",
+            "unknown game 'pgx/minatar-brekout'; the nearest are: pgx/minatar-breakout",
+        ),
+        (
+            "gymnax/Pendulum-v1",
+            "Pendulum-v1 has continuous actions; only discrete actions are supported",
+        ),
+        ("pgx/tic_tac_toe", "tic_tac_toe is a game of 2 players; only one is supported"),
+    ],
+)
 def test_refusals_are_one_line_before_any_work(monkeypatch, task, message):
     if task.startswith(("gymnax/", "pgx/")):
         pytest.importorskip(task.partition("/")[0])

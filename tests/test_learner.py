@@ -1,4 +1,6 @@
-"""The update: against a plain loop, against a toy model whose gradients are known, and its schedules."""
+"""The update: against a plain loop, against a toy model whose gradients are known, and its
+schedules.
+"""
 
 import flax.linen as nn
 import jax
@@ -22,10 +24,22 @@ IMAGE = EnvSpec(ACTIONS, (16, 16, 1), np.uint8, STACK)
 
 def make_config(unroll=UNROLL, **changes):
     return config_lib.replace(
-        presets.DEBUG, env__stack=STACK, target__unroll_steps=unroll, target__td_steps=TD, target__prefix_horizon=2,
-        network__channels=8, network__head_channels=2, network__head_hidden=4, network__lstm=5, network__support=3,
-        network__projection=6, network__predictor=4, loss__shift=0, loss__intensity=0.0,
-        **{"network__joint_norm": False, **changes})  # fmt: skip
+        presets.DEBUG,
+        env__stack=STACK,
+        target__unroll_steps=unroll,
+        target__td_steps=TD,
+        target__prefix_horizon=2,
+        network__channels=8,
+        network__head_channels=2,
+        network__head_hidden=4,
+        network__lstm=5,
+        network__support=3,
+        network__projection=6,
+        network__predictor=4,
+        loss__shift=0,
+        loss__intensity=0.0,
+        **{"network__joint_norm": False, **changes},
+    )
 
 
 def make_network(config, spec):
@@ -33,7 +47,9 @@ def make_network(config, spec):
     network = Network(config.network, spec)
     variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
     rng = np.random.default_rng(0)
-    variables["params"] = jax.tree.map(lambda x: x + rng.normal(0, 0.2, x.shape).astype(np.float32), variables["params"])
+    variables["params"] = jax.tree.map(
+        lambda x: x + rng.normal(0, 0.2, x.shape).astype(np.float32), variables["params"]
+    )
     return network, variables
 
 
@@ -45,12 +61,19 @@ def make_batch(spec, size=BATCH, unroll=UNROLL):
     frames = rng.normal(size=shape) if len(spec.frame_shape) == 1 else rng.integers(0, 256, shape)
     zeros, flat = np.zeros(size, np.int32), np.zeros((size, length), np.float32)
     return Batch(
-        positions=Positions(zeros, zeros), frames=frames.astype(spec.frame_dtype),
+        positions=Positions(zeros, zeros),
+        frames=frames.astype(spec.frame_dtype),
         action=rng.integers(0, ACTIONS, (size, length)).astype(np.int32),
-        reward=rng.normal(size=(size, length)).astype(np.float32), discount=flat + 1, last=flat > 0,
-        policy=rng.dirichlet(np.ones(ACTIONS), (size, length)).astype(np.float32), root_value=flat,
-        value=rng.normal(0, 3, (size, length)).astype(np.float32), age=zeros, staleness=zeros,
-        weight=rng.uniform(0.1, 1, size).astype(np.float32))  # fmt: skip
+        reward=rng.normal(size=(size, length)).astype(np.float32),
+        discount=flat + 1,
+        last=flat > 0,
+        policy=rng.dirichlet(np.ones(ACTIONS), (size, length)).astype(np.float32),
+        root_value=flat,
+        value=rng.normal(0, 3, (size, length)).astype(np.float32),
+        age=zeros,
+        staleness=zeros,
+        weight=rng.uniform(0.1, 1, size).astype(np.float32),
+    )
 
 
 def make_targets(size=BATCH, unroll=UNROLL):
@@ -64,7 +87,9 @@ def make_targets(size=BATCH, unroll=UNROLL):
         policy=rng.dirichlet(np.ones(ACTIONS), (size, unroll + 1)).astype(np.float32),
         # Other masks for values than for states, as when terminal states absorb.
         value_mask=((steps <= end) | (np.arange(size)[:, None] == 1)).astype(np.float32),
-        policy_mask=(steps < end).astype(np.float32), state_mask=(steps <= end).astype(np.float32))  # fmt: skip
+        policy_mask=(steps < end).astype(np.float32),
+        state_mask=(steps <= end).astype(np.float32),
+    )
 
 
 # PLAIN LOOP
@@ -76,33 +101,60 @@ def test_loss_equals_a_plain_loop(spec):
     config = make_config(loss__consistency=2.0, loss__value=0.25, loss__entropy=0.5)
     network, variables = make_network(config, spec)
     batch, targets = make_batch(spec), make_targets()
-    compiled = jax.jit(lambda variables: learner_lib.loss(
-        variables["params"], variables["batch_stats"], jax.random.key(0), batch, targets, network=network, config=config,
-        terms=active_losses(config)))  # fmt: skip
+    compiled = jax.jit(
+        lambda variables: learner_lib.loss(
+            variables["params"],
+            variables["batch_stats"],
+            jax.random.key(0),
+            batch,
+            targets,
+            network=network,
+            config=config,
+            terms=active_losses(config),
+        )
+    )
     objective, output = compiled(variables)
     expected, terms, priority, stats = plain_loss(network, variables, batch, targets, config)
     np.testing.assert_allclose(objective, expected, rtol=1e-4)
     for name, term in terms.items():
         assert abs(term).min() > 1e-3  # there is something to compare
-        np.testing.assert_allclose(output.metrics[f"loss/{name}"], term.mean(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            output.metrics[f"loss/{name}"], term.mean(), rtol=1e-4, atol=1e-5
+        )
     np.testing.assert_allclose(output.priority, priority, rtol=1e-3, atol=1e-4)
-    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), output.batch_stats, variables["batch_stats"])
+    moved = jax.tree.map(
+        lambda a, b: not np.array_equal(a, b), output.batch_stats, variables["batch_stats"]
+    )
     assert all(jax.tree.leaves(moved))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), output.batch_stats, dict(stats))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4),
+        output.batch_stats,
+        dict(stats),
+    )
+
 
 @pytest.mark.parametrize("consistency", [True, False])
 def test_joint_norm_trains_the_heads_as_a_search_sees_them(consistency):
-    """Under the moments of all states of an update together, inference says of each state what training said."""
+    """Under the moments of all states of an update together, inference says of each state what
+    training said.
+    """
     config = make_config(network__joint_norm=True)
     network, variables = make_network(config, IMAGE)
     batch = make_batch(IMAGE)
-    unroll, moved = jax.jit(lambda variables: learner_lib.unroll_model(
-        network, config, variables, jax.random.key(0), batch, consistency))(variables)
+    unroll, moved = jax.jit(
+        lambda variables: learner_lib.unroll_model(
+            network, config, variables, jax.random.key(0), batch, consistency
+        )
+    )(variables)
     # The running averages have moved by a tenth.
-    moments = jax.tree.map(lambda new, old: (new - 0.9 * old) / 0.1, moved, variables["batch_stats"])
+    moments = jax.tree.map(
+        lambda new, old: (new - 0.9 * old) / 0.1, moved, variables["batch_stats"]
+    )
 
     def in_training(method, *args):
-        return network.apply(variables, *args, train=True, method=method, mutable=["batch_stats"])[0]
+        return network.apply(variables, *args, train=True, method=method, mutable=["batch_stats"])[
+            0
+        ]
 
     def in_search(method, *args):
         return network.apply({**variables, "batch_stats": moments}, *args, method=method)
@@ -113,19 +165,26 @@ def test_joint_norm_trains_the_heads_as_a_search_sees_them(consistency):
     predictions = [in_search("predict", state) for state in states]
     together = jnp.stack(states[1:], axis=1).reshape(-1, *states[0].shape[1:])
     memory = network.initial_memory(BATCH)
-    searched = [jnp.stack([p.value_logits for p in predictions], 1), jnp.stack([p.policy_logits for p in predictions], 1),
-                in_search("reward", together, memory, False, config.target.prefix_horizon).prefix_logits]
-    for found, expected in zip(searched, (unroll.value_logits, unroll.policy_logits, unroll.prefix_logits)):
+    searched = [
+        jnp.stack([p.value_logits for p in predictions], 1),
+        jnp.stack([p.policy_logits for p in predictions], 1),
+        in_search("reward", together, memory, False, config.target.prefix_horizon).prefix_logits,
+    ]
+    for found, expected in zip(
+        searched, (unroll.value_logits, unroll.policy_logits, unroll.prefix_logits)
+    ):
         assert np.ptp(expected, axis=(0, 1)).max() > 0.1
         np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4)
-
 
 
 # HALF GRADIENT
 
 
 class Toy(nn.Module):
-    """A linear scalar model: state_k = r d^k x, value h state, prefix p (sum of states), projection q state and state."""
+    """A linear scalar model: state_k = r d^k x, value h state, prefix p (sum of states), projection
+    q state and state.
+    """
+
     spec: EnvSpec
 
     def setup(self):
@@ -146,7 +205,11 @@ class Toy(nn.Module):
         for k in range(steps.shape[1]):
             memory = (0 if k % restart == 0 else memory) + steps[:, k : k + 1]
             total.append(memory)
-        return Step(states, memory, jnp.pad(self.p * jnp.concatenate(total, 1).reshape(-1, 1), ((0, 0), (0, 2))))
+        return Step(
+            states,
+            memory,
+            jnp.pad(self.p * jnp.concatenate(total, 1).reshape(-1, 1), ((0, 0), (0, 2))),
+        )
 
     def predict(self, state, train):
         logits = jnp.pad(self.h * state, ((0, 0), (0, 2)))
@@ -164,7 +227,9 @@ class Toy(nn.Module):
 
 PARAMETERS = {"r": 0.7, "d": 0.9, "h": 1.3, "p": 0.6, "q": 0.4}
 TOY = EnvSpec(ACTIONS, (1,), np.float32, STACK)
-X = np.array([[9.0, 2.0, 5.0, 6.0, 7.0], [8.0, 3.0, 1.0, 2.0, 4.0]], np.float32)  # the frame in front, x_0, x_1, x_2, x_3
+X = np.array(
+    [[9.0, 2.0, 5.0, 6.0, 7.0], [8.0, 3.0, 1.0, 2.0, 4.0]], np.float32
+)  # the frame in front, x_0, x_1, x_2, x_3
 WEIGHT = np.array([1.0, 0.5], np.float32)
 
 
@@ -175,8 +240,15 @@ def toy_gradient(term, half):
     terms = {"probe": (lambda unroll, targets, config: term(unroll), 1.0)}
     params = {name: jnp.array(value) for name, value in PARAMETERS.items()}
     return jax.grad(learner_lib.loss, has_aux=True)(
-        params, {"encodes": jnp.zeros(())}, jax.random.key(0), batch, make_targets(2), network=Toy(TOY), config=config,
-        terms=terms)[0]  # fmt: skip
+        params,
+        {"encodes": jnp.zeros(())},
+        jax.random.key(0),
+        batch,
+        make_targets(2),
+        network=Toy(TOY),
+        config=config,
+        terms=terms,
+    )[0]
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -198,7 +270,9 @@ def test_gradient_of_the_heads_at_step_k(k, half):
 
 @pytest.mark.parametrize("half", [True, False])
 def test_gradient_of_the_value_prefix(half):
-    """Steps 1 and 2 are summed, step 3 starts anew; memory is passed on in full, only states are halved."""
+    """Steps 1 and 2 are summed, step 3 starts anew; memory is passed on in full, only states are
+    halved.
+    """
     r, d, p = (PARAMETERS[name] for name in "rdp")
     c = np.mean(WEIGHT * X[:, 1]) / UNROLL
     a = d * (0.5 if half else 1.0)
@@ -214,9 +288,13 @@ def test_gradient_of_the_consistency(half):
     r, d, q = (PARAMETERS[name] for name in "rdq")
     for k in (1, 3):
         c = np.mean(WEIGHT * X[:, 1] * r * X[:, 1 + k]) / UNROLL
-        gradient = toy_gradient(lambda unroll: (unroll.projection * unroll.target_projection)[:, k - 1, 0], half)
+        gradient = toy_gradient(
+            lambda unroll: (unroll.projection * unroll.target_projection)[:, k - 1, 0], half
+        )
         np.testing.assert_allclose(gradient["q"], c * r * d**k, rtol=1e-5)
-        np.testing.assert_allclose(gradient["r"], c * q * (d * (0.5 if half else 1.0)) ** k, rtol=1e-5)
+        np.testing.assert_allclose(
+            gradient["r"], c * q * (d * (0.5 if half else 1.0)) ** k, rtol=1e-5
+        )
 
 
 def test_half_gradient_of_the_network():
@@ -229,17 +307,33 @@ def test_half_gradient_of_the_network():
 
         @jax.jit
         def gradient(mask):
-            targets = make_targets(unroll=2).replace(value_mask=mask, policy_mask=mask, state_mask=mask)
+            targets = make_targets(unroll=2).replace(
+                value_mask=mask, policy_mask=mask, state_mask=mask
+            )
             return jax.grad(learner_lib.loss, has_aux=True)(
-                variables["params"], variables["batch_stats"], jax.random.key(0), make_batch(VECTOR, unroll=2), targets,
-                network=network, config=config, terms=terms)[0]  # fmt: skip
+                variables["params"],
+                variables["batch_stats"],
+                jax.random.key(0),
+                make_batch(VECTOR, unroll=2),
+                targets,
+                network=network,
+                config=config,
+                terms=terms,
+            )[0]
 
         gradients[half] = [gradient(jnp.zeros((BATCH, 3)).at[:, k].set(1.0)) for k in range(3)]
     for k, (halved, full) in enumerate(zip(*gradients.values())):
-        for part, factor in (("representation", 0.5**k), ("trunk", 1.0), ("value_head", 1.0), ("policy_head", 1.0)):
+        for part, factor in (
+            ("representation", 0.5**k),
+            ("trunk", 1.0),
+            ("value_head", 1.0),
+            ("policy_head", 1.0),
+        ):
             assert optax.tree.norm(full[part]) > 1e-2
             for a, b in zip(jax.tree.leaves(halved[part]), jax.tree.leaves(full[part])):
-                np.testing.assert_allclose(a, factor * b, rtol=1e-4, atol=1e-5 * factor * max(np.abs(b).max(), 0.1))
+                np.testing.assert_allclose(
+                    a, factor * b, rtol=1e-4, atol=1e-5 * factor * max(np.abs(b).max(), 0.1)
+                )
 
 
 # WHAT IS COMPUTED
@@ -247,8 +341,14 @@ def test_half_gradient_of_the_network():
 
 def toy_unroll(spec, config, batch, consistency, key=0):
     params = {name: jnp.array(value) for name, value in PARAMETERS.items()}
-    return learner_lib.unroll_model(Toy(spec), config, {"params": params, "batch_stats": {"encodes": jnp.zeros(())}},
-                                    jax.random.key(key), batch, consistency)
+    return learner_lib.unroll_model(
+        Toy(spec),
+        config,
+        {"params": params, "batch_stats": {"encodes": jnp.zeros(())}},
+        jax.random.key(key),
+        batch,
+        consistency,
+    )
 
 
 def test_without_consistency_no_frame_is_encoded_but_the_first():
@@ -258,12 +358,23 @@ def test_without_consistency_no_frame_is_encoded_but_the_first():
     unroll, stats = toy_unroll(TOY, config, batch, False)
     assert unroll.projection is None and unroll.target_projection is None and stats["encodes"] == 1
     unroll, stats = toy_unroll(TOY, config, batch, True)
-    assert unroll.projection.shape == unroll.target_projection.shape == (2, UNROLL, 1) and stats["encodes"] == 1 + UNROLL
+    assert (
+        unroll.projection.shape == unroll.target_projection.shape == (2, UNROLL, 1)
+        and stats["encodes"] == 1 + UNROLL
+    )
 
     def encodes(terms):
         params = {name: jnp.array(value) for name, value in PARAMETERS.items()}
-        _, output = learner_lib.loss(params, {"encodes": jnp.zeros(())}, jax.random.key(0), batch, make_targets(2),
-                                     network=Toy(TOY), config=config, terms=terms)
+        _, output = learner_lib.loss(
+            params,
+            {"encodes": jnp.zeros(())},
+            jax.random.key(0),
+            batch,
+            make_targets(2),
+            network=Toy(TOY),
+            config=config,
+            terms=terms,
+        )
         return output.batch_stats["encodes"]
 
     assert encodes({"policy": (LOSSES["policy"], 1.0)}) == 1
@@ -272,7 +383,9 @@ def test_without_consistency_no_frame_is_encoded_but_the_first():
 
 
 def test_augmentation_is_drawn_once_for_the_input_and_once_for_the_targets():
-    """On frames that are all 100, a state says the intensity: one for all target frames of a sample, apart from its input's."""
+    """On frames that are all 100, a state says the intensity: one for all target frames of a
+    sample, apart from its input's.
+    """
     config = config_lib.replace(make_config(), loss__intensity=0.05)
     spec = EnvSpec(ACTIONS, (4, 4, 1), np.uint8, STACK)
     batch = make_batch(spec, 6)
@@ -287,26 +400,54 @@ def test_augmentation_is_drawn_once_for_the_input_and_once_for_the_targets():
     # Vectors are left alone.
     batch = make_batch(TOY, 2)
     unroll, _ = toy_unroll(TOY, config, batch, True)
-    np.testing.assert_allclose(unroll.target_projection[:, :, 0], PARAMETERS["r"] * batch.frames[:, STACK:, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        unroll.target_projection[:, :, 0], PARAMETERS["r"] * batch.frames[:, STACK:, 0], rtol=1e-6
+    )
 
 
 # SCHEDULES AND STATE
 
 
-SLOW = config_lib.replace(presets.PAPER, env__num_envs=8, cycle__updates_per_act=2, optimizer__learning_rate=1e-3)
+SLOW = config_lib.replace(
+    presets.PAPER, env__num_envs=8, cycle__updates_per_act=2, optimizer__learning_rate=1e-3
+)
 
 
-@pytest.mark.parametrize("config, points", [
-    (presets.PAPER, [(0, 0), (250, 0.05), (500, 0.1), (1000, 0.2), (50_000, 0.2), (100_999, 0.2), (101_000, 0.02),
-                        (119_999, 0.02)]),
-    (config_lib.replace(SLOW, optimizer__warmup_updates=200), [(0, 0), (100, 5e-4), (25_199, 1e-3), (25_200, 1e-4)]),
-    (config_lib.replace(SLOW, optimizer__warmup_updates=0), [(0, 1e-3), (24_999, 1e-3), (25_000, 1e-4)]),
-    (config_lib.replace(SLOW, optimizer__warmup_updates=200, optimizer__schedule="cosine"),
-     [(0, 0), (100, 5e-4), (200, 1e-3), (22_600, 5.5e-4), (45_000, 1e-4)]),
-], ids=["paper", "another ratio", "without warm-up", "cosine"])
+@pytest.mark.parametrize(
+    "config, points",
+    [
+        (
+            presets.PAPER,
+            [
+                (0, 0),
+                (250, 0.05),
+                (500, 0.1),
+                (1000, 0.2),
+                (50_000, 0.2),
+                (100_999, 0.2),
+                (101_000, 0.02),
+                (119_999, 0.02),
+            ],
+        ),
+        (
+            config_lib.replace(SLOW, optimizer__warmup_updates=200),
+            [(0, 0), (100, 5e-4), (25_199, 1e-3), (25_200, 1e-4)],
+        ),
+        (
+            config_lib.replace(SLOW, optimizer__warmup_updates=0),
+            [(0, 1e-3), (24_999, 1e-3), (25_000, 1e-4)],
+        ),
+        (
+            config_lib.replace(SLOW, optimizer__warmup_updates=200, optimizer__schedule="cosine"),
+            [(0, 0), (100, 5e-4), (200, 1e-3), (22_600, 5.5e-4), (45_000, 1e-4)],
+        ),
+    ],
+    ids=["paper", "another ratio", "without warm-up", "cosine"],
+)
 def test_learning_rate(config, points):
-    """The paper: up to 0.2 in 1000 updates, down to 0.02 at update 101,000. 100,000 steps of 8 environments with 2 updates after
-    each lock-step are 25,000 online updates, and with the final ones 45,000 in all, of which 22,600 is half-way from 200."""
+    """The paper: up to 0.2 in 1000 updates, down to 0.02 at update 101,000. 100,000 steps of 8
+    environments with 2 updates after each lock-step are 25,000 online updates, and with the final
+    ones 45,000 in all, of which 22,600 is half-way from 200."""
     rate = learner_lib.learning_rate(config)
     for update, expected in points:
         np.testing.assert_allclose(rate(update), expected, rtol=1e-6, err_msg=str(update))
@@ -314,8 +455,14 @@ def test_learning_rate(config, points):
 
 def test_sgd_by_hand():
     """Gradient (30, 40) is clipped to (3, 4), then decay joins, then momentum."""
-    config = make_config(optimizer__name="sgd", optimizer__learning_rate=0.5, optimizer__momentum=0.9, optimizer__clip_norm=5.0,
-                         optimizer__weight_decay=0.1, optimizer__warmup_updates=0)
+    config = make_config(
+        optimizer__name="sgd",
+        optimizer__learning_rate=0.5,
+        optimizer__momentum=0.9,
+        optimizer__clip_norm=5.0,
+        optimizer__weight_decay=0.1,
+        optimizer__warmup_updates=0,
+    )
     optimizer = learner_lib.make_optimizer(config)
     params = jnp.array([10.0, -10.0])
     state = optimizer.init(params)
@@ -331,13 +478,23 @@ def equal(a, b):
 
 
 def test_updates():
-    """Statistics and priorities of one update; the target network is an exact copy after each third one."""
-    config = make_config(1, cycle__target_interval=3, optimizer__warmup_updates=2, optimizer__name="sgd",
-                         optimizer__learning_rate=0.1)
+    """Statistics and priorities of one update; the target network is an exact copy after each third
+    one.
+    """
+    config = make_config(
+        1,
+        cycle__target_interval=3,
+        optimizer__warmup_updates=2,
+        optimizer__name="sgd",
+        optimizer__learning_rate=0.1,
+    )
     network, variables = make_network(config, VECTOR)
     terms = active_losses(config)
-    update = jax.jit(lambda learner, key, batch: learner_lib.update(
-        learner, key, batch, network=network, config=config, terms=terms))  # fmt: skip
+    update = jax.jit(
+        lambda learner, key, batch: learner_lib.update(
+            learner, key, batch, network=network, config=config, terms=terms
+        )
+    )
     batch = make_batch(VECTOR, unroll=1)
     learner = start = learner_lib.init(config, variables)
     assert equal(start.target_variables, start.variables) and int(start.updates) == 0
@@ -346,14 +503,23 @@ def test_updates():
     assert int(learner.updates) == 1 and output.metrics["learning_rate"] == 0
     # At a rate of 0, parameters stay and statistics move.
     assert equal(learner.variables["params"], start.variables["params"])
-    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), learner.variables["batch_stats"], variables["batch_stats"])
+    moved = jax.tree.map(
+        lambda a, b: not np.array_equal(a, b),
+        learner.variables["batch_stats"],
+        variables["batch_stats"],
+    )
     assert all(jax.tree.leaves(moved))
     # z = r_0 + gamma r_1 + gamma^2 v_2 of windows without any end.
     gamma = config.target.discount
     z = batch.reward[:, 0] + gamma * batch.reward[:, 1] + gamma**2 * batch.value[:, 2]
     observation = np.concatenate([batch.frames[:, 0], batch.frames[:, 1]], axis=-1)
-    prediction, _ = jax.jit(lambda: network.apply(
-        variables, method=lambda net: net.predict(net.encode(observation, True), True), mutable=["batch_stats"]))()
+    prediction, _ = jax.jit(
+        lambda: network.apply(
+            variables,
+            method=lambda net: net.predict(net.encode(observation, True), True),
+            mutable=["batch_stats"],
+        )
+    )()
     expected = [abs(scalar(prediction.value_logits[b]) - z[b]) + 1e-6 for b in range(BATCH)]
     np.testing.assert_allclose(output.priority, expected, rtol=1e-3, atol=1e-4)
 
@@ -369,17 +535,32 @@ def test_updates():
 
 
 def test_the_mixed_target_counts_the_updates():
-    """T1 = 2: the first two updates are made with z = 1 + 1/2 + 4/4 of the value head, the third with the search's 20."""
-    config = make_config(target__value="mixed", target__search_value_after=2, target__fresh_steps=0, target__discount=0.5)
+    """T1 = 2: the first two updates are made with z = 1 + 1/2 + 4/4 of the value head, the third
+    with the search's 20.
+    """
+    config = make_config(
+        target__value="mixed",
+        target__search_value_after=2,
+        target__fresh_steps=0,
+        target__discount=0.5,
+    )
     config = config_lib.replace(config, network__support=1)  # as many logits as the toy has
     batch = make_batch(TOY, 2)
     ones = np.ones_like(batch.reward)
     batch = batch.replace(reward=ones, value=4 * ones, root_value=20 * ones)
     network, terms = Toy(TOY), {"value": (value_loss, 1.0)}
-    learner = learner_lib.init(config, {"params": {name: jnp.array(x) for name, x in PARAMETERS.items()},
-                                        "batch_stats": {"encodes": jnp.zeros(())}})
-    update = jax.jit(lambda learner: learner_lib.update(
-        learner, jax.random.key(0), batch, network=network, config=config, terms=terms))  # fmt: skip
+    learner = learner_lib.init(
+        config,
+        {
+            "params": {name: jnp.array(x) for name, x in PARAMETERS.items()},
+            "batch_stats": {"encodes": jnp.zeros(())},
+        },
+    )
+    update = jax.jit(
+        lambda learner: learner_lib.update(
+            learner, jax.random.key(0), batch, network=network, config=config, terms=terms
+        )
+    )
     found = []
     for _ in range(3):
         learner, output = update(learner)

@@ -34,8 +34,13 @@ def both(fn, *args):
 @on_cpu
 def test_plain_is_another_program():
     def trace():
-        return str(jax.make_jaxpr(lambda x, w: lowering.conv_general_dilated(
-            x, w, (1, 1), ((1, 1), (1, 1)), dimension_numbers=lowering.NHWC))(normal(0, 1, 4, 4, 2), normal(1, 3, 3, 2, 2)))
+        return str(
+            jax.make_jaxpr(
+                lambda x, w: lowering.conv_general_dilated(
+                    x, w, (1, 1), ((1, 1), (1, 1)), dimension_numbers=lowering.NHWC
+                )
+            )(normal(0, 1, 4, 4, 2), normal(1, 3, 3, 2, 2))
+        )
 
     assert "custom_vjp" in trace()
     with lowering.plain():
@@ -47,19 +52,26 @@ def test_plain_is_another_program():
 @pytest.mark.parametrize("height, width", [(6, 6), (4, 10)])
 @pytest.mark.parametrize("images", [0, 1, 2, 3])
 def test_convolution_and_its_gradients(stride, height, width, images, monkeypatch):
-    """Of small images all at once (0), of large ones so many as fit into the cache and divide the batch."""
+    """Of small images all at once (0), of large ones so many as fit into the cache and divide the
+    batch.
+    """
     x, kernel = normal(0, 4, height, width, 5), normal(1, 3, 3, 5, 4)
     weight = normal(2, 4, height // stride, width // stride, 4)
     monkeypatch.setattr(lowering, "CACHE_BYTES", images * (x[0].nbytes + weight[0].nbytes) or 10**9)
 
     def run(x, kernel):
         def loss(x, kernel):
-            y = lowering.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=lowering.NHWC)
+            y = lowering.conv_general_dilated(
+                x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=lowering.NHWC
+            )
             return jnp.sum(y * weight), y
+
         return jax.grad(loss, (0, 1), has_aux=True)(x, kernel)
 
     here, plain = both(run, x, kernel)
-    loops = re.findall(r"length=(\d)", str(jax.make_jaxpr(run)(x, kernel))) if lowering.on_cpu() else []
+    loops = (
+        re.findall(r"length=(\d)", str(jax.make_jaxpr(run)(x, kernel))) if lowering.on_cpu() else []
+    )
     assert loops == {0: [], 1: ["4"], 2: ["2"], 3: ["2"]}[images if lowering.on_cpu() else 0]
     assert here[1].shape == weight.shape
     chex.assert_trees_all_close(here, plain, rtol=1e-4, atol=1e-4)
@@ -68,32 +80,63 @@ def test_convolution_and_its_gradients(stride, height, width, images, monkeypatc
 @on_cpu
 @pytest.mark.parametrize("stride", [1, 2])
 def test_kernel_gradients_are_summed_in_float32(stride, monkeypatch):
-    """64 images one by one, whose kernel gradients are alike: summed in bfloat16 the small steps would be lost."""
+    """64 images one by one, whose kernel gradients are alike: summed in bfloat16 the small steps
+    would be lost.
+    """
     monkeypatch.setattr(lowering, "CACHE_BYTES", 1)
-    x, g = jnp.ones((64, 6, 6, 2), jnp.bfloat16), jnp.full((64, 6 // stride, 6 // stride, 3), 1.0, jnp.bfloat16)
+    x, g = (
+        jnp.ones((64, 6, 6, 2), jnp.bfloat16),
+        jnp.full((64, 6 // stride, 6 // stride, 3), 1.0, jnp.bfloat16),
+    )
     gradient = lowering._kernel_gradient(x, g, stride)
     assert gradient.dtype == jnp.bfloat16
     # The middle of the kernel meets every pixel.
     np.testing.assert_array_equal(gradient[1, 1].astype(jnp.float32), 64 * (6 // stride) ** 2)
 
 
-@pytest.mark.parametrize("size, kernel, strides, pad, options", [
-    (5, 3, (2, 2), 1, {}), (6, 5, (1, 1), 2, {}), (6, 1, (1, 1), 0, {}), (6, 1, (1, 1), 1, {}), (6, 3, (3, 3), 1, {}),
-    (6, 3, (1, 2), 1, {}), (6, 3, (1, 1), 0, {}), (6, 3, (1, 1), 1, dict(rhs_dilation=(2, 2))),
-    (6, 3, (1, 1), 1, dict(feature_group_count=2)),
-], ids=["odd", "wide", "one pixel", "one pixel padded", "stride 3", "two strides", "unpadded", "dilated", "grouped"])
+@pytest.mark.parametrize(
+    "size, kernel, strides, pad, options",
+    [
+        (5, 3, (2, 2), 1, {}),
+        (6, 5, (1, 1), 2, {}),
+        (6, 1, (1, 1), 0, {}),
+        (6, 1, (1, 1), 1, {}),
+        (6, 3, (3, 3), 1, {}),
+        (6, 3, (1, 2), 1, {}),
+        (6, 3, (1, 1), 0, {}),
+        (6, 3, (1, 1), 1, dict(rhs_dilation=(2, 2))),
+        (6, 3, (1, 1), 1, dict(feature_group_count=2)),
+    ],
+    ids=[
+        "odd",
+        "wide",
+        "one pixel",
+        "one pixel padded",
+        "stride 3",
+        "two strides",
+        "unpadded",
+        "dilated",
+        "grouped",
+    ],
+)
 def test_other_convolutions(size, kernel, strides, pad, options):
     """What the fast path does not take is what `lax` makes of it, its gradients too."""
     groups = options.get("feature_group_count", 1)
     x, w = normal(0, 2, size, size, 4), normal(1, kernel, kernel, 4 // groups, 4)
 
     def conv(fn, x, w):
-        return fn(x, w, strides, ((pad, pad), (pad, pad)), dimension_numbers=lowering.NHWC, **options)
+        return fn(
+            x, w, strides, ((pad, pad), (pad, pad)), dimension_numbers=lowering.NHWC, **options
+        )
 
     def run(fn):
-        return jax.jit(jax.value_and_grad(lambda x, w: jnp.sum(jnp.sin(conv(fn, x, w))), (0, 1)))(x, w)
+        return jax.jit(jax.value_and_grad(lambda x, w: jnp.sum(jnp.sin(conv(fn, x, w))), (0, 1)))(
+            x, w
+        )
 
-    chex.assert_trees_all_close(run(lowering.conv_general_dilated), run(jax.lax.conv_general_dilated), rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(
+        run(lowering.conv_general_dilated), run(jax.lax.conv_general_dilated), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 6, 3), (64, 5)], ids=["image", "vector"])
@@ -102,12 +145,16 @@ def test_batch_norm_is_flax_batch_norm(shape, dtype):
     """Output, moved statistics and gradients, against Flax's own module with the same variables."""
     x = (3 + 2 * normal(0, *shape)).astype(dtype)
     weight, scale, bias = normal(1, *shape), 1 + normal(2, shape[-1]), normal(3, shape[-1])
-    variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": {"mean": scale * 2, "var": scale**2}}
+    variables = {
+        "params": {"scale": scale, "bias": bias},
+        "batch_stats": {"mean": scale * 2, "var": scale**2},
+    }
 
     def run(module, variables, x):
         def loss(params, x):
             y, moved = module.apply({**variables, "params": params}, x, mutable=["batch_stats"])
             return jnp.sum(y * weight), (y, moved)
+
         return jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
 
     ours = BatchNorm(True, dtype=dtype)
@@ -117,17 +164,28 @@ def test_batch_norm_is_flax_batch_norm(shape, dtype):
     for found in both(lambda variables, x: run(ours, variables, x), variables, x):
         chex.assert_trees_all_close(found, expected, rtol=tolerance, atol=tolerance)
         chex.assert_trees_all_equal_dtypes(found, expected)
-    fixed = [m.apply(variables, x) for m in (ours.clone(train=False), theirs.clone(use_running_average=True))]
-    np.testing.assert_allclose(*(np.asarray(y, np.float32) for y in fixed), rtol=tolerance, atol=tolerance)
+    fixed = [
+        m.apply(variables, x)
+        for m in (ours.clone(train=False), theirs.clone(use_running_average=True))
+    ]
+    np.testing.assert_allclose(
+        *(np.asarray(y, np.float32) for y in fixed), rtol=tolerance, atol=tolerance
+    )
 
 
 def test_calls_of_batch_norm_made_together():
-    """The first and third call at once, then the second: each is normalised by itself, and the averages move in turns."""
+    """The first and third call at once, then the second: each is normalised by itself, and the
+    averages move in turns.
+    """
     x, module = 3 + 2 * normal(0, 8, 3, 4), BatchNorm()
-    variables = jax.tree.map(lambda a: a + normal(1, 4) ** 2, module.init(jax.random.key(0), x[:, 0], False))
+    variables = jax.tree.map(
+        lambda a: a + normal(1, 4) ** 2, module.init(jax.random.key(0), x[:, 0], False)
+    )
 
     def call(stats, x, train):
-        y, moved = module.apply({**variables, "batch_stats": stats}, x, train, mutable=["batch_stats"])
+        y, moved = module.apply(
+            {**variables, "batch_stats": stats}, x, train, mutable=["batch_stats"]
+        )
         return y, moved["batch_stats"]
 
     stats, expected = variables["batch_stats"], []
@@ -136,17 +194,23 @@ def test_calls_of_batch_norm_made_together():
         expected.append(y)
     both, found = call(variables["batch_stats"], x[:, ::2].reshape(-1, 4), Calls((0, 2), 3))
     second, found = call(found, x[:, 1], Calls((1,), 3))
-    np.testing.assert_allclose(both.reshape(8, 2, 4), jnp.stack(expected[::2], 1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        both.reshape(8, 2, 4), jnp.stack(expected[::2], 1), rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_allclose(second, expected[1], rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(found, stats, rtol=1e-5)
 
 
 def test_batch_norm_without_affine_has_no_parameters():
     x = 3 + 2 * normal(0, 32, 4)
-    y, variables = BatchNorm(True, momentum=0.99, affine=False).init_with_output(jax.random.key(0), x)
+    y, variables = BatchNorm(True, momentum=0.99, affine=False).init_with_output(
+        jax.random.key(0), x
+    )
     assert set(variables) == {"batch_stats"}
     np.testing.assert_allclose(y, (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5), rtol=1e-3, atol=1e-4)
-    chex.assert_trees_all_equal(variables["batch_stats"], {"mean": jnp.zeros(4), "var": jnp.ones(4)})
+    chex.assert_trees_all_equal(
+        variables["batch_stats"], {"mean": jnp.zeros(4), "var": jnp.ones(4)}
+    )
 
 
 @on_cpu
@@ -161,17 +225,28 @@ def test_chunks_in_cache(batch, monkeypatch):
 
     monkeypatch.setattr(lowering, "CACHE_BYTES", 200)
     x = normal(0, batch, 7)
-    np.testing.assert_allclose(lowering.map_in_cache(fn, x, 100), np.cumsum(x, 1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        lowering.map_in_cache(fn, x, 100), np.cumsum(x, 1), rtol=1e-5, atol=1e-5
+    )
     assert (batch, 7) not in calls if batch > 4 else calls == [(batch, 7)]
 
 
 @on_cpu
 def test_encoding_in_chunks(monkeypatch):
-    config = replace(PAPER, env__height=32, env__width=32, network__channels=8, network__lstm=8, network__projection=8)
+    config = replace(
+        PAPER,
+        env__height=32,
+        env__width=32,
+        network__channels=8,
+        network__lstm=8,
+        network__projection=8,
+    )
     spec = EnvSpec(4, (32, 32, 3), np.uint8, 4)
     network = Network(config.network, spec)
     variables = jax.jit(lambda key: init_variables(network, key))(KEYS[0])
-    observation = jax.random.randint(KEYS[1], (5, *observation_shape(spec)), 0, 256).astype(jnp.uint8)
+    observation = jax.random.randint(KEYS[1], (5, *observation_shape(spec)), 0, 256).astype(
+        jnp.uint8
+    )
     monkeypatch.setattr(lowering, "CACHE_BYTES", 2 * 32 * 32 * 4)
     assert "while" in jax.jit(lambda o: encode(network, variables, o)).lower(observation).as_text()
     here, plain = both(lambda o: encode(network, variables, o), observation)
@@ -193,16 +268,24 @@ def test_compiler_options_are_known_and_optional(monkeypatch):
 
 @pytest.mark.parametrize("preset", [PAPER, CPU], ids=["paper", "cpu"])
 def test_chunk_sizes(preset, monkeypatch):
-    """Eight of the paper's images fill the cache; of the small ones no search encodes enough to be cut."""
+    """Eight of the paper's images fill the cache; of the small ones no search encodes enough to be
+    cut.
+    """
     sizes = []
-    monkeypatch.setattr(lowering, "map_in_cache", lambda fn, x, bytes_each: sizes.append(lowering.CACHE_BYTES // bytes_each))
+    monkeypatch.setattr(
+        lowering,
+        "map_in_cache",
+        lambda fn, x, bytes_each: sizes.append(lowering.CACHE_BYTES // bytes_each),
+    )
     spec = EnvSpec(4, (preset.env.height, preset.env.width, 1), np.uint8, 4)
     encode(Network(preset.network, spec), None, jnp.zeros((1, *observation_shape(spec)), jnp.uint8))
     assert sizes == [8 if preset is PAPER else 130]
 
 
 def test_moments_of_many_pixels_far_from_zero():
-    """131,072 pixels at 5 +- 0.1: the variance is the small difference of two sums, each of which must be good to seven digits."""
+    """131,072 pixels at 5 +- 0.1: the variance is the small difference of two sums, each of which
+    must be good to seven digits.
+    """
     x = 5 + 0.1 * normal(0, 128, 32, 32, 3)
     exact = np.asarray(x, np.float64)
     mean, variance = jax.jit(lowering.batch_moments)(x)
@@ -210,14 +293,18 @@ def test_moments_of_many_pixels_far_from_zero():
     np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=3e-3)
 
 
-@pytest.mark.parametrize("count, most, size", [(1518, 256, 253), (64, 256, 64), (512, 256, 256), (7, 4, 7), (6, 1, 1)])
+@pytest.mark.parametrize(
+    "count, most, size", [(1518, 256, 253), (64, 256, 64), (512, 256, 256), (7, 4, 7), (6, 1, 1)]
+)
 def test_equal_pieces(count, most, size):
     assert lowering.equal_pieces(count, most) == size
 
 
 @on_cpu
 def test_map_in_pieces():
-    """Each element once and in order; noise differs between pieces, and a small batch has the noise of the whole."""
+    """Each element once and in order; noise differs between pieces, and a small batch has the noise
+    of the whole.
+    """
     x = {"a": jnp.arange(12.0), "b": normal(0, 12, 3)}
 
     def fn(key, x):

@@ -7,7 +7,14 @@ from pathlib import Path
 
 
 def test_four_devices_agree_with_one():
-    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"}
-    done = subprocess.run([sys.executable, str(Path(__file__).parent / "mesh_worker.py")], env=environment,
-                          capture_output=True, text=True, timeout=900)
+    environment = os.environ | {
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
+    }
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "mesh_worker.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0 and done.stdout.strip().endswith("ok"), done.stderr[-3000:]

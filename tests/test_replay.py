@@ -1,4 +1,6 @@
-"""Replay and its writer: frames, positions, reanalysis and the bookkeeping of episodes, on scripted environments."""
+"""Replay and its writer: frames, positions, reanalysis and the bookkeeping of episodes, on scripted
+environments.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -48,20 +50,32 @@ def test_slots_hold_the_script(steps):
             at = lane, slot % SLOTS
             np.testing.assert_array_equal(replay.frame[at], script.frame[lane, slot])
             for name in ("reward", "discount", "last", "offset"):
-                assert getattr(replay, name)[at] == getattr(script, name)[lane, slot], (name, lane, slot)
+                assert getattr(replay, name)[at] == getattr(script, name)[lane, slot], (
+                    name,
+                    lane,
+                    slot,
+                )
             assert replay.action[at] == (slot + lane) % ACTIONS
             assert replay.born[at] == (steps_taken[slot - 1] if slot else 0)
             assert replay.refreshed[at] == slot
-            assert replay.root_value[at] == 1000 * lane + slot and replay.value[at] == -1000 * lane - slot
+            assert (
+                replay.root_value[at] == 1000 * lane + slot
+                and replay.value[at] == -1000 * lane - slot
+            )
             np.testing.assert_array_equal(replay.policy[at], [lane, slot, 0])
 
 
 @pytest.mark.parametrize("steps", [0, 11, 24])
 def test_write_can_be_disabled(steps):
-    """Then every leaf keeps its bits, the cursor too; enabled, the same slot changes all of them, in its place alone."""
+    """Then every leaf keeps its bits, the cursor too; enabled, the same slot changes all of them,
+    in its place alone.
+    """
     _, _, replay = play(steps)
-    slot = {name: jnp.full_like(getattr(replay, name)[:, 0], 3) for name in replay.__dataclass_fields__
-            if name not in ("cursor", "priority")}  # fmt: skip
+    slot = {
+        name: jnp.full_like(getattr(replay, name)[:, 0], 3)
+        for name in replay.__dataclass_fields__
+        if name not in ("cursor", "priority")
+    }
     slot["last"] = ~replay.last[:, steps % SLOTS]
     same, written = write(replay, False, slot), write(replay, True, slot)
     for name in replay.__dataclass_fields__:
@@ -81,8 +95,12 @@ def test_the_actor_sees_what_replay_will_show():
     actor, replay = script.start(config)
     for slot in range(26):
         for lane in range(2):
-            np.testing.assert_array_equal(np.moveaxis(actor.stack[lane], -1, 0)[..., None], script.stack(lane, slot))
-        actor, replay = record(actor, replay, selection(2, slot), script.timestep(slot), np.int32(0), config)
+            np.testing.assert_array_equal(
+                np.moveaxis(actor.stack[lane], -1, 0)[..., None], script.stack(lane, slot)
+            )
+        actor, replay = record(
+            actor, replay, selection(2, slot), script.timestep(slot), np.int32(0), config
+        )
 
 
 def test_push_frame():
@@ -119,23 +137,37 @@ def test_windows_are_contiguous(steps):
     lane, place = np.nonzero(np.asarray(drawable(replay, config)))
     time = np.asarray(replay_lib.slot_times(replay))[place]
     size, length = len(lane), UNROLL + TD + 1
-    batch = jax.device_get(gather(replay, Positions(lane, time), np.full(size, 0.5, np.float32), 1000, 500, config))
-    assert batch.frames.shape == (size, STACK + UNROLL, 2, 2, 1) and batch.policy.shape == (size, length, ACTIONS)
+    batch = jax.device_get(
+        gather(replay, Positions(lane, time), np.full(size, 0.5, np.float32), 1000, 500, config)
+    )
+    assert batch.frames.shape == (size, STACK + UNROLL, 2, 2, 1) and batch.policy.shape == (
+        size,
+        length,
+        ACTIONS,
+    )
     crossed = 0
     for b in range(size):
         slots = time[b] + np.arange(length)
         for name in ("reward", "discount", "last"):
-            np.testing.assert_array_equal(getattr(batch, name)[b], getattr(script, name)[lane[b], slots])
+            np.testing.assert_array_equal(
+                getattr(batch, name)[b], getattr(script, name)[lane[b], slots]
+            )
         np.testing.assert_array_equal(batch.action[b], (slots + lane[b]) % ACTIONS)
         np.testing.assert_array_equal(batch.root_value[b], 1000 * lane[b] + slots)
         np.testing.assert_array_equal(batch.value[b], -1000 * lane[b] - slots)
         np.testing.assert_array_equal(batch.policy[b, :, 1], slots)
         start = time[b] - script.offset[lane[b], time[b]]
         for i, slot in enumerate(range(time[b] - STACK + 1, time[b] + UNROLL + 1)):
-            np.testing.assert_array_equal(batch.frames[b, i], script.frame[lane[b], max(slot, start)])
+            np.testing.assert_array_equal(
+                batch.frames[b, i], script.frame[lane[b], max(slot, start)]
+            )
         crossed += slots[0] // SLOTS < slots[-1] // SLOTS
         taken = (~script.last[:, : time[b]]).sum()
-        assert batch.age[b] == 1000 - taken and batch.staleness[b] == 500 - time[b] and batch.weight[b] == 0.5
+        assert (
+            batch.age[b] == 1000 - taken
+            and batch.staleness[b] == 500 - time[b]
+            and batch.weight[b] == 0.5
+        )
     assert (crossed > 0) == (steps > SLOTS)
 
 
@@ -147,8 +179,15 @@ def test_refresh_writes_only_valid_positions():
     _, _, replay = play(24)
     positions = Positions(np.array([0, 1, 1]), np.array([13, 20, 17]))
     policy = np.full((3, ACTIONS), 1 / 3, np.float32)
-    new = replay_lib.refresh(replay, positions, 99, value=jnp.array([5.0, 6.0, 7.0]), policy=policy,
-                             root_value=jnp.array([50.0, 60.0, 70.0]), valid=jnp.array([True, False, True]))
+    new = replay_lib.refresh(
+        replay,
+        positions,
+        99,
+        value=jnp.array([5.0, 6.0, 7.0]),
+        policy=policy,
+        root_value=jnp.array([50.0, 60.0, 70.0]),
+        valid=jnp.array([True, False, True]),
+    )
     expected = {name: np.array(getattr(replay, name)) for name in replay.__dataclass_fields__}
     for lane, place, value in ((0, 13, 5.0), (1, 1, 7.0)):
         expected["value"][lane, place], expected["root_value"][lane, place] = value, 10 * value
@@ -165,7 +204,10 @@ def test_refresh_of_values_alone():
     value = np.array(replay.value)
     value[0, 15], value[1, 0] = 5.0, 6.0
     np.testing.assert_array_equal(new.value, value)
-    assert all(getattr(new, name) is getattr(replay, name) for name in ("policy", "root_value", "refreshed", "priority"))
+    assert all(
+        getattr(new, name) is getattr(replay, name)
+        for name in ("policy", "root_value", "refreshed", "priority")
+    )
 
 
 def oldest(replay, size):
@@ -189,10 +231,16 @@ def test_oldest():
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_oldest_covers_everything_useful_first(steps):
-    """Neither places never written nor slots with an overwritten stack come before the last useful one."""
+    """Neither places never written nor slots with an overwritten stack come before the last useful
+    one.
+    """
     script, _, replay = play(steps)
-    useful = {(lane, slot) for lane in range(2) for slot in whole(steps)
-              if not (script.last[lane, slot] and script.discount[lane, slot] == 0)}
+    useful = {
+        (lane, slot)
+        for lane in range(2)
+        for slot in whole(steps)
+        if not (script.last[lane, slot] and script.discount[lane, slot] == 0)
+    }
     found = oldest(replay, len(useful))
     assert set(found) == useful
     # As played, slot s was refreshed at update s.
@@ -218,7 +266,9 @@ def test_ignored_steps_count_for_nothing():
 
 
 def test_scores_of_finished_games():
-    """10 points a step, in the order of the ends; lane 0 ends after 3, 5 and 1 steps, lane 1 after 8 and 2."""
+    """10 points a step, in the order of the ends; lane 0 ends after 3, 5 and 1 steps, lane 1 after
+    8 and 2.
+    """
     _, actor, _ = play(10)
     assert int(actor.games) == 3
     np.testing.assert_array_equal(actor.recent_scores[:4], [30, 80, 50, 0])
@@ -233,15 +283,32 @@ def test_scores_of_finished_games():
 
 
 def test_a_lost_life_ends_an_episode_but_no_game():
-    """The score counts the forced no-op; a game lost in that no-op ends there, and its frame has a slot but no step."""
+    """The score counts the forced no-op; a game lost in that no-op ends there, and its frame has a
+    slot but no step.
+    """
     config = make_config(num_envs=1)
     actor, replay = Script([[(40, "terminal")]]).start(config)
     frame = np.zeros((1, 2, 2, 1), np.uint8)
-    # score, discount, last, first, game over: play on, lose a life, no-op, lose a life, no-op that loses the game, reset.
-    for score, discount, last, first, game_over in [(3, 1, 0, 0, 0), (4, 0, 1, 0, 0), (5, 1, 0, 1, 0), (6, 0, 1, 0, 0),
-                                                    (7, 1, 1, 1, 1), (0, 1, 0, 1, 0), (9, 1, 0, 0, 0)]:
-        timestep = TimeStep(frame, np.full(1, 1.0, np.float32), np.full(1, discount, np.float32), np.array([last], bool),
-                            np.array([first], bool), np.full(1, score, np.float32), np.array([game_over], bool))
+    # score, discount, last, first, game over: play on, lose a life, no-op, lose a life, no-op that
+    # loses the game, reset.
+    for score, discount, last, first, game_over in [
+        (3, 1, 0, 0, 0),
+        (4, 0, 1, 0, 0),
+        (5, 1, 0, 1, 0),
+        (6, 0, 1, 0, 0),
+        (7, 1, 1, 1, 1),
+        (0, 1, 0, 1, 0),
+        (9, 1, 0, 0, 0),
+    ]:
+        timestep = TimeStep(
+            frame,
+            np.full(1, 1.0, np.float32),
+            np.full(1, discount, np.float32),
+            np.array([last], bool),
+            np.array([first], bool),
+            np.full(1, score, np.float32),
+            np.array([game_over], bool),
+        )
         actor, replay = record(actor, replay, selection(1, 0), timestep, np.int32(0), config)
     np.testing.assert_array_equal(replay.last[0, :7], [0, 0, 1, 0, 1, 1, 0])
     np.testing.assert_array_equal(replay.offset[0, :7], [0, 1, 2, 0, 1, 0, 0])
@@ -254,14 +321,18 @@ def test_a_lost_life_ends_an_episode_but_no_game():
 def test_action_log():
     """Every action that was sent, the ignored ones included."""
     _, actor, _ = play(11)
-    np.testing.assert_array_equal(actor.action_log[:11], (np.arange(11)[:, None] + np.arange(2)) % ACTIONS)
+    np.testing.assert_array_equal(
+        actor.action_log[:11], (np.arange(11)[:, None] + np.arange(2)) % ACTIONS
+    )
     assert not actor.action_log[11:].any()
 
 
 def record_on(script, actor, replay, slots, config):
     """The lock-steps `slots` of three lanes, lock-step s as if s updates were made."""
     for slot in slots:
-        actor, replay = record(actor, replay, selection(3, slot), script.timestep(slot), np.int32(slot), config)
+        actor, replay = record(
+            actor, replay, selection(3, slot), script.timestep(slot), np.int32(slot), config
+        )
     return script, actor, replay
 
 
@@ -293,15 +364,21 @@ def test_the_cap_counts_lanes_that_are_ready():
     script, actor, replay = cap_at(8, lanes, 3)
     assert int(actor.env_steps) == 8
     np.testing.assert_array_equal(replay.last[:, :3], [[0, 0, 1], [0, 0, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(replay.reward[:, 2], [0, script.reward[1, 2], script.reward[2, 2]])
+    np.testing.assert_array_equal(
+        replay.reward[:, 2], [0, script.reward[1, 2], script.reward[2, 2]]
+    )
     np.testing.assert_array_equal(replay.discount[:, 2], [0, 1, 1])
 
 
 @pytest.mark.parametrize("initial", ["max", "model_error"])
 def test_nothing_happens_beyond_the_cap(initial):
-    """A seed that waits for others: whatever its environments do, actor and replay stay as they are, to the bit."""
+    """A seed that waits for others: whatever its environments do, actor and replay stay as they
+    are, to the bit.
+    """
     lanes = [[(30, "terminal")], [(3, "terminal"), (30, "timeout")], [(30, "timeout")]]
-    config = config_lib.replace(make_config(num_envs=3), env_steps=6, replay__initial_priority=initial)
+    config = config_lib.replace(
+        make_config(num_envs=3), env_steps=6, replay__initial_priority=initial
+    )
     script = Script(lanes)
     _, actor, replay = record_on(script, *script.start(config), range(2), config)
     # The seed goes on learning, and its priorities are the learner's.
@@ -310,5 +387,7 @@ def test_nothing_happens_beyond_the_cap(initial):
     jax.tree.map(np.testing.assert_array_equal, [actor, replay], waited)
     assert int(actor.env_steps) == 6 and int(actor.acts) == int(replay.cursor) == 2
     # With one step more the third lock-step is recorded.
-    _, running, _ = record_on(script, actor, replay, range(2, 3), config_lib.replace(config, env_steps=7))
+    _, running, _ = record_on(
+        script, actor, replay, range(2, 3), config_lib.replace(config, env_steps=7)
+    )
     assert int(running.acts) == 3

@@ -8,7 +8,19 @@ import shutil
 import signal
 
 import pytest
-from tiny import BREAKOUT, CARTPOLE, ROOT, assert_same_bits, call, command, load_script, metrics, options, start_and_wait, status
+from tiny import (
+    BREAKOUT,
+    CARTPOLE,
+    ROOT,
+    assert_same_bits,
+    call,
+    command,
+    load_script,
+    metrics,
+    options,
+    start_and_wait,
+    status,
+)
 
 from ez_jax.checkpoint import CheckpointError, Checkpoints, check_config
 from ez_jax.config import replace, to_dict, validate
@@ -16,9 +28,22 @@ from ez_jax.presets import DEBUG, PRESETS
 from ez_jax.run import RunError, restore, run
 
 RESULT_FIELDS = {
-    "game", "preset", "seed", "env_steps", "updates", "eval_mean", "eval_median", "eval_episodes", "human_normalized",
-    "random_score", "human_score", "wall_s", "device", "versions", "command",
-}  # fmt: skip
+    "game",
+    "preset",
+    "seed",
+    "env_steps",
+    "updates",
+    "eval_mean",
+    "eval_median",
+    "eval_episodes",
+    "human_normalized",
+    "random_score",
+    "human_score",
+    "wall_s",
+    "device",
+    "versions",
+    "command",
+}
 WORDS = ["--game=Breakout", "--preset=debug", *options(BREAKOUT)]
 COMMAND = command("atari100k.py", *WORDS)
 
@@ -35,13 +60,27 @@ def reference(tmp_path_factory):
 def test_writes_everything(reference):
     workdir, done = reference
     result = json.loads((workdir / "result.json").read_text())
-    assert RESULT_FIELDS <= result.keys()
+    assert result.keys() >= RESULT_FIELDS
     assert result["env_steps"] == BREAKOUT.env_steps and result["updates"] == BREAKOUT.total_updates
-    assert result["game"] == "Breakout" and result["random_score"] == 1.7 and result["human_score"] == 30.5
+    assert (
+        result["game"] == "Breakout"
+        and result["random_score"] == 1.7
+        and result["human_score"] == 30.5
+    )
     rows = metrics(workdir)
-    assert rows[-1]["updates"] == BREAKOUT.total_updates and rows[-1]["env_steps"] == BREAKOUT.env_steps
-    assert {"env_steps", "updates", "episode_return", "loss/policy", "loss/value", "loss/value_prefix",
-            "loss/consistency"} <= rows[0].keys()  # fmt: skip
+    assert (
+        rows[-1]["updates"] == BREAKOUT.total_updates
+        and rows[-1]["env_steps"] == BREAKOUT.env_steps
+    )
+    assert {
+        "env_steps",
+        "updates",
+        "episode_return",
+        "loss/policy",
+        "loss/value",
+        "loss/value_prefix",
+        "loss/consistency",
+    } <= rows[0].keys()
     lines = (workdir / "eval.csv").read_text().splitlines()
     assert lines[0] == "episode,seed,return,length" and len(lines) == 1 + BREAKOUT.run.eval_episodes
     assert len({line.split(",")[1] for line in lines[1:]}) == BREAKOUT.run.eval_episodes
@@ -54,14 +93,22 @@ def test_a_run_from_before_a_field_existed_goes_on(tmp_path):
     saved = to_dict(DEBUG)
     del saved["optimizer"]["schedule"]
     check_config(saved, DEBUG, tmp_path)
-    with pytest.raises(CheckpointError, match=r"another config: optimizer.schedule: drop -> cosine$"):
+    with pytest.raises(
+        CheckpointError, match=r"another config: optimizer.schedule: drop -> cosine$"
+    ):
         check_config(saved, replace(DEBUG, optimizer__schedule="cosine"), tmp_path)
     with pytest.raises(CheckpointError, match=r"another config: optimizer.gone: 1 -> None$"):
-        check_config({**to_dict(DEBUG), "optimizer": {**to_dict(DEBUG)["optimizer"], "gone": 1}}, DEBUG, tmp_path)
+        check_config(
+            {**to_dict(DEBUG), "optimizer": {**to_dict(DEBUG)["optimizer"], "gone": 1}},
+            DEBUG,
+            tmp_path,
+        )
 
 
 def test_same_seed_same_numbers(reference, tmp_path):
-    """Also after a kill before the first checkpoint, which leaves a config and lines of metrics: then a run begins again."""
+    """Also after a kill before the first checkpoint, which leaves a config and lines of metrics:
+    then a run begins again.
+    """
     shutil.copy(reference[0] / "config.json", tmp_path)
     first, *_ = (reference[0] / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "metrics.jsonl").write_text(first + "\n")
@@ -128,16 +175,29 @@ def test_refuses_to_overwrite_and_names_what_differs(reference):
     assert (reference[0] / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("words, message", [
-    ("--game=Brekout", "unknown game 'Brekout'; the nearest are: Breakout"),
-    ("--search.num-simulations=0", "search.num-simulations=0 is out of range: it must be at least 1"),
-    ("--network.patch=3 --env.width=50", "network.patch=3 is out of range: it must divide env.width=50"),
-    ("--target.discount=1.5", "target.discount=1.5 is out of range: it must be in [0.0, 1.0]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--game=Brekout", "unknown game 'Brekout'; the nearest are: Breakout"),
+        (
+            "--search.num-simulations=0",
+            "search.num-simulations=0 is out of range: it must be at least 1",
+        ),
+        (
+            "--network.patch=3 --env.width=50",
+            "network.patch=3 is out of range: it must divide env.width=50",
+        ),
+        ("--target.discount=1.5", "target.discount=1.5 is out of range: it must be in [0.0, 1.0]"),
+    ],
+)
 def test_bad_input_is_one_clear_line(tmp_path, capfd, words, message):
-    assert status("atari100k", "--preset=debug", f"--workdir={tmp_path / 'run'}", *words.split()) == 2
+    assert (
+        status("atari100k", "--preset=debug", f"--workdir={tmp_path / 'run'}", *words.split()) == 2
+    )
     printed = capfd.readouterr()
-    assert printed.out == "" and printed.err.strip().splitlines()[-1].startswith(f"error: {message}")
+    assert printed.out == "" and printed.err.strip().splitlines()[-1].startswith(
+        f"error: {message}"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -155,13 +215,20 @@ def test_value_gap_command(reference, tmp_path, capsys):
     script, output = load_script("value_gap"), tmp_path / "gap.json"
     assert script.main([f"--workdir={reference[0]}", "--batches=2", f"--output={output}"]) == 0
     found = json.loads(output.read_text())
-    assert found["positions"] == 2 * BREAKOUT.cycle.batch_size and found["updates"] == BREAKOUT.total_updates
-    # So young a network values what random play earns at nearly nothing, and the two ways to call it differ a little.
+    assert (
+        found["positions"] == 2 * BREAKOUT.cycle.batch_size
+        and found["updates"] == BREAKOUT.total_updates
+    )
+    # So young a network values what random play earns at nearly nothing, and the two ways to call
+    # it differ a little.
     assert 0 < found["return"] < 1 and abs(found["inference"]) < 0.5
     assert 0 < abs(found["inference"] - found["training"]) < 0.5
     assert f"positions{found['positions']:18d}" in capsys.readouterr().out
     # Rewards are what a network of this age is wrong about: by priority there are more of them.
-    assert script.main([f"--workdir={reference[0]}", "--batches=2", "--uniform", f"--output={output}"]) == 0
+    assert (
+        script.main([f"--workdir={reference[0]}", "--batches=2", "--uniform", f"--output={output}"])
+        == 0
+    )
     uniform = json.loads(output.read_text())
     assert uniform["uniform"] and not found["uniform"] and found["return"] > uniform["return"]
     assert script.main([f"--workdir={tmp_path}"]) == 2
@@ -169,10 +236,20 @@ def test_value_gap_command(reference, tmp_path, capsys):
 
 
 def test_evaluate_command(reference, tmp_path):
-    done = call("evaluate.py", f"--workdir={reference[0]}", "--episodes=3", "--simulations=2", "--max-steps=8",
-                f"--video={tmp_path / 'game.mp4'}", f"--output={tmp_path / 'scores'}")
+    done = call(
+        "evaluate.py",
+        f"--workdir={reference[0]}",
+        "--episodes=3",
+        "--simulations=2",
+        "--max-steps=8",
+        f"--video={tmp_path / 'game.mp4'}",
+        f"--output={tmp_path / 'scores'}",
+    )
     assert done.returncode == 0, done.stderr
-    assert "distinct returns in 3 episodes" in done.stdout and (tmp_path / "game.mp4").stat().st_size > 1000
+    assert (
+        "distinct returns in 3 episodes" in done.stdout
+        and (tmp_path / "game.mp4").stat().st_size > 1000
+    )
     rows = (tmp_path / "scores.csv").read_text().splitlines()
     assert len(rows) == 4 and all(row.endswith(",8") for row in rows[1:])
     assert json.loads((tmp_path / "scores.json").read_text())["explore"] is False
@@ -204,9 +281,14 @@ def atari100k():
 
 def test_auto_preset_on_a_cpu(atari100k):
     assert atari100k.choose("auto") == ("cpu", "no accelerator was found")
-    args = atari100k.parse(["--game=Qbert", "--search.num-simulations=7", "--network.value-prefix=False"])
+    args = atari100k.parse(
+        ["--game=Qbert", "--search.num-simulations=7", "--network.value-prefix=False"]
+    )
     assert args.config.env.id == "Qbert-v5" and args.config.search.num_simulations == 7
-    assert not args.config.network.value_prefix and args.config.network.channels == PRESETS["cpu"].network.channels
+    assert (
+        not args.config.network.value_prefix
+        and args.config.network.channels == PRESETS["cpu"].network.channels
+    )
 
 
 def test_every_training_command_of_the_readme_is_understood(atari100k):

@@ -1,4 +1,6 @@
-"""The batched search against a plain tree, against known optima and against numbers worked out by hand."""
+"""The batched search against a plain tree, against known optima and against numbers worked out by
+hand.
+"""
 
 import functools
 from typing import NamedTuple
@@ -13,7 +15,15 @@ from plain_search import PlainSearch
 from ez_jax.config import NetworkConfig, SearchConfig, replace
 from ez_jax.networks import Network, Prediction, Step, init_variables
 from ez_jax.presets import DEBUG, PAPER
-from ez_jax.search import Node, make_recurrent_fn, make_root, qtransform_by_tree_min_max, scale_by_tree, search, search_from_root
+from ez_jax.search import (
+    Node,
+    make_recurrent_fn,
+    make_root,
+    qtransform_by_tree_min_max,
+    scale_by_tree,
+    search,
+    search_from_root,
+)
 from ez_jax.transforms import scalar_to_probs
 from ez_jax.types import EnvSpec
 
@@ -25,6 +35,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 class Tables(NamedTuple):
     """A deterministic model with S states and A actions."""
+
     next_state: np.ndarray  # [S, A] i32
     reward: np.ndarray  # [S, A] f32
     logits: np.ndarray  # [S, A] f32
@@ -32,13 +43,20 @@ class Tables(NamedTuple):
     discount: np.ndarray  # [] f32
 
 
-def random_tables(seed: int, states: int, actions: int, *, scale: float = 1.0, peak: float = 1.0) -> Tables:
-    """Irregular numbers, so that no two children ever tie; `scale` of rewards and values, `peak` of the priors."""
+def random_tables(
+    seed: int, states: int, actions: int, *, scale: float = 1.0, peak: float = 1.0
+) -> Tables:
+    """Irregular numbers, so that no two children ever tie; `scale` of rewards and values, `peak` of
+    the priors.
+    """
     rng = np.random.default_rng(seed)
-    return Tables(rng.integers(0, states, (states, actions), dtype=np.int32),
-                  (scale * rng.normal(size=(states, actions))).astype(np.float32),
-                  (peak * rng.normal(size=(states, actions))).astype(np.float32),
-                  (scale * rng.normal(size=states)).astype(np.float32), np.float32(0.97))
+    return Tables(
+        rng.integers(0, states, (states, actions), dtype=np.int32),
+        (scale * rng.normal(size=(states, actions))).astype(np.float32),
+        (peak * rng.normal(size=(states, actions))).astype(np.float32),
+        (scale * rng.normal(size=states)).astype(np.float32),
+        np.float32(0.97),
+    )
 
 
 def table_recurrent(tables, key, action, state):
@@ -47,8 +65,11 @@ def table_recurrent(tables, key, action, state):
     tables = jax.tree.map(jnp.asarray, tables)
     following = tables.next_state[state, action]
     output = mctx.RecurrentFnOutput(
-        reward=tables.reward[state, action], discount=jnp.full(state.shape, tables.discount),
-        prior_logits=tables.logits[following], value=tables.value[following])  # fmt: skip
+        reward=tables.reward[state, action],
+        discount=jnp.full(state.shape, tables.discount),
+        prior_logits=tables.logits[following],
+        value=tables.value[following],
+    )
     return output, following
 
 
@@ -58,8 +79,12 @@ def table_search(algorithm: str = "muzero", simulations: int = 50, explore: bool
     config = SearchConfig(algorithm=algorithm, num_simulations=simulations)
 
     def run(tables, key, states):
-        root = mctx.RootFnOutput(prior_logits=tables.logits[states], value=tables.value[states], embedding=states)
-        return search_from_root(root, table_recurrent, config, tables, key, explore=explore, temperature=0.0)
+        root = mctx.RootFnOutput(
+            prior_logits=tables.logits[states], value=tables.value[states], embedding=states
+        )
+        return search_from_root(
+            root, table_recurrent, config, tables, key, explore=explore, temperature=0.0
+        )
 
     return jit(run)
 
@@ -72,14 +97,24 @@ def softmax(logits) -> np.ndarray:
 def plain_table_search(tables: Tables, state: int, simulations: int = 50) -> PlainSearch:
     def recurrent(state, memory, action):
         following = tables.next_state[state, action]
-        return following, memory, tables.reward[state, action], tables.logits[following], tables.value[following]
+        return (
+            following,
+            memory,
+            tables.reward[state, action],
+            tables.logits[following],
+            tables.value[following],
+        )
 
     tree = PlainSearch(recurrent, discount=float(tables.discount))
-    return tree.run(state, np.zeros(0), softmax(tables.logits[state]), tables.value[state], simulations)
+    return tree.run(
+        state, np.zeros(0), softmax(tables.logits[state]), tables.value[state], simulations
+    )
 
 
 def assert_agrees(output, row: int, tree: PlainSearch, simulations: int, margin: float) -> None:
-    """The row of the batched result is the plain tree, whose choices must all be clear of rounding."""
+    """The row of the batched result is the plain tree, whose choices must all be clear of
+    rounding.
+    """
     assert tree.margin > margin
     np.testing.assert_allclose(output.policy[row] * simulations, tree.visits, atol=1e-3)
     np.testing.assert_allclose(output.root_value[row], tree.root_value, rtol=1e-4, atol=1e-5)
@@ -87,10 +122,11 @@ def assert_agrees(output, row: int, tree: PlainSearch, simulations: int, margin:
 
 
 class TableNetwork:
-    """Stands in for a network: the latent state is the index of a state, and the memory sums rewards.
+    """Stands in for a network: the latent state is the index of a state, and the memory sums
+    rewards.
 
-    Its prefix depends on all steps since the memory was zero, and not only by their sum if `bend` is not 0. Without value
-    prefix it predicts single rewards and has no memory.
+    Its prefix depends on all steps since the memory was zero, and not only by their sum if `bend`
+    is not 0. Without value prefix it predicts single rewards and has no memory.
     """
 
     def __init__(self, value_prefix: bool = True, bend: float = 0.0):
@@ -114,8 +150,15 @@ class TableNetwork:
     def step(self, tables, state, memory, action):
         index = state[:, 0].astype(jnp.int32)
         total, steps = memory
-        total, steps = total + tables.reward[index, action][:, None], 0.6 * steps + 1 + 0.1 * index[:, None]
-        prefix = (total + self.bend * jnp.sin(steps))[:, 0] if self.config.value_prefix else tables.reward[index, action]
+        total, steps = (
+            total + tables.reward[index, action][:, None],
+            0.6 * steps + 1 + 0.1 * index[:, None],
+        )
+        prefix = (
+            (total + self.bend * jnp.sin(steps))[:, 0]
+            if self.config.value_prefix
+            else tables.reward[index, action]
+        )
         following = tables.next_state[index, action].astype(jnp.float32)[:, None]
         return Step(following, (total, steps), scalar_logits(prefix))
 
@@ -126,9 +169,13 @@ def scalar_logits(x):
 
 
 @pytest.mark.parametrize("actions", [4, 6])
-@pytest.mark.parametrize(("seed", "scale", "peak"), [(1, 1.0, 1), (4, 1.0, 2), (2, 0.1, 0.5), (1, 0.001, 1), (2, 0.0, 1)])
+@pytest.mark.parametrize(
+    ("seed", "scale", "peak"), [(1, 1.0, 1), (4, 1.0, 2), (2, 0.1, 0.5), (1, 0.001, 1), (2, 0.0, 1)]
+)
 def test_agrees_with_plain_tree(actions, seed, scale, peak):
-    """Down to rewards so small that the range is at its floor, and to none at all, where the priors alone decide."""
+    """Down to rewards so small that the range is at its floor, and to none at all, where the priors
+    alone decide.
+    """
     tables = random_tables(seed, 16, actions, scale=scale, peak=peak)
     states = np.array([0, 3, 7, 8, 13])
     output = table_search()(tables, jax.random.key(seed), states)
@@ -149,9 +196,17 @@ def test_agrees_with_plain_tree_on_value_prefixes():
     output = run(tables, jax.random.key(0), states)
 
     def recurrent(state, memory, action):
-        memory = np.array([memory[0] + tables.reward[state, action], 0.6 * memory[1] + 1 + 0.1 * state])
+        memory = np.array(
+            [memory[0] + tables.reward[state, action], 0.6 * memory[1] + 1 + 0.1 * state]
+        )
         following = int(tables.next_state[state, action])
-        return following, memory, memory[0] + 0.3 * np.sin(memory[1]), tables.logits[following], tables.value[following]
+        return (
+            following,
+            memory,
+            memory[0] + 0.3 * np.sin(memory[1]),
+            tables.logits[following],
+            tables.value[following],
+        )
 
     depths = []
     for row, state in enumerate(states[:, 0].tolist()):
@@ -164,20 +219,30 @@ def test_agrees_with_plain_tree_on_value_prefixes():
 
 
 def sparse_tables(rewards: dict, moves: dict, discount: float) -> Tables:
-    """16 states, 4 actions, a network that knows nothing: `rewards` and `moves` by (state, action), else 0 and state 15."""
+    """16 states, 4 actions, a network that knows nothing: `rewards` and `moves` by (state, action),
+    else 0 and state 15.
+    """
     next_state, reward = np.full((16, 4), 15, np.int32), np.zeros((16, 4), np.float32)
     for place, value in rewards.items():
         reward[place] = value
     for place, state in moves.items():
         next_state[place] = state
-    return Tables(next_state, reward, np.zeros((16, 4), np.float32), np.zeros(16, np.float32), np.float32(discount))
+    return Tables(
+        next_state,
+        reward,
+        np.zeros((16, 4), np.float32),
+        np.zeros(16, np.float32),
+        np.float32(discount),
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["muzero", "gumbel"])
 def test_finds_best_arm(algorithm):
     """State k is a bandit whose arm k pays most and whose next pays least; the prior is uniform."""
     pays = {0: 1.0, 1: -0.5, 2: 0.1, 3: 0.4}
-    tables = sparse_tables({(k, (k + i) % 4): pay for k in range(4) for i, pay in pays.items()}, {}, 0.97)
+    tables = sparse_tables(
+        {(k, (k + i) % 4): pay for k in range(4) for i, pay in pays.items()}, {}, 0.97
+    )
     output = table_search(algorithm)(tables, jax.random.key(0), np.array([0, 1, 2, 3, 0]))
     assert output.action.tolist() == [0, 1, 2, 3, 0]
     assert np.argmax(output.policy, axis=-1).tolist() == [0, 1, 2, 3, 0]
@@ -185,7 +250,8 @@ def test_finds_best_arm(algorithm):
 
 
 def test_finds_delayed_reward():
-    """From 0 the first action pays 1 and leads into a trap; the second pays nothing and leads to 2, where the second pays 5.
+    """From 0 the first action pays 1 and leads into a trap; the second pays nothing and leads to 2,
+    where the second pays 5.
 
     The best return is 0 + 0.9 * 5 = 4.5. The last two actions are as good as forbidden.
     """
@@ -199,15 +265,20 @@ def test_finds_delayed_reward():
         assert np.argmax(outputs[name].policy, axis=-1).tolist() == [1] * 5
     # The mean over all that was tried stays below the best, ever less so.
     few, many = (np.array([4.5, 5.0, 4.5, 5.0, 4.5]) - outputs[n].root_value for n in (50, 400))
-    assert np.all(0 < many) and np.all(many < few / 2) and np.all(many < 0.45)
+    assert np.all(many > 0) and np.all(many < few / 2) and np.all(many < 0.45)
 
 
 @pytest.mark.parametrize("value_prefix", [True, False])
 def test_recurrent_fn_takes_prefix_differences(value_prefix):
     """Along a chain; the second row is two steps ahead of the first."""
     rewards = [1.0, 0.0, -2.0, 0.5, 3.0, 4.0, -1.0, 2.5, 0.0, 1.5, -3.0, 2.0]
-    tables = Tables(np.arange(1, 13, dtype=np.int32)[:, None], np.array(rewards, np.float32)[:, None],
-                    np.zeros((13, 1), np.float32), np.linspace(-6, 6, 13).astype(np.float32), np.float32(0))
+    tables = Tables(
+        np.arange(1, 13, dtype=np.int32)[:, None],
+        np.array(rewards, np.float32)[:, None],
+        np.zeros((13, 1), np.float32),
+        np.linspace(-6, 6, 13).astype(np.float32),
+        np.float32(0),
+    )
     network = TableNetwork(value_prefix)
     recurrent_fn = jit(make_recurrent_fn(network, PAPER))
     node = Node(jnp.zeros((2, 1)), network.initial_memory(2), jnp.zeros(2), jnp.array([0, 2]))
@@ -234,10 +305,21 @@ def make_tree(parents, visits, rewards, values, discount) -> mctx.Tree:
     """An unbatched tree with what the Q-transform reads."""
     rewards = np.array(rewards, np.float32)
     return mctx.Tree(
-        parents=jnp.array(parents), children_visits=jnp.array(visits), children_rewards=jnp.asarray(rewards),
-        children_discounts=jnp.full(rewards.shape, discount), children_values=jnp.array(values, jnp.float32),
-        node_visits=None, raw_values=None, node_values=None, action_from_parent=None, children_index=None,
-        children_prior_logits=None, embeddings=None, root_invalid_actions=None, extra_data=None)  # fmt: skip
+        parents=jnp.array(parents),
+        children_visits=jnp.array(visits),
+        children_rewards=jnp.asarray(rewards),
+        children_discounts=jnp.full(rewards.shape, discount),
+        children_values=jnp.array(values, jnp.float32),
+        node_visits=None,
+        raw_values=None,
+        node_values=None,
+        action_from_parent=None,
+        children_index=None,
+        children_prior_logits=None,
+        embeddings=None,
+        root_invalid_actions=None,
+        extra_data=None,
+    )
 
 
 @functools.partial(jit, static_argnames="min_range")
@@ -249,9 +331,11 @@ def transformed(tree: mctx.Tree, min_range: float = 0.01):
 
 
 def test_qtransform_over_the_whole_tree():
-    """Q-values: root 3, 1, -; node 1: -, 0, -; node 3 (depth 2): -, -, 2; the rest has none. Range 0 to 3.
+    """Q-values: root 3, 1, -; node 1: -, 0, -; node 3 (depth 2): -, -, 2; the rest has none. Range
+    0 to 3.
 
-    Unvisited: root (3 + 1) / 2 = 2; node 1 (2 + 0) / 2 = 1; node 3 (1 + 2) / 2 = 1.5; node 2 its parent's 2; node 4 1.5.
+    Unvisited: root (3 + 1) / 2 = 2; node 1 (2 + 0) / 2 = 1; node 3 (1 + 2) / 2 = 1.5; node 2 its
+      parent's 2; node 4 1.5.
     Visit counts do not weigh. The last two nodes do not exist yet.
     """
     visits = np.zeros((7, 3), np.int32)
@@ -266,9 +350,13 @@ def test_qtransform_over_the_whole_tree():
 
 
 def test_qtransform_with_small_range():
-    """A range of 0.004 counts as 0.01, or as what `min_range` says; node 1 has no visited child and takes its parent's mean."""
+    """A range of 0.004 counts as 0.01, or as what `min_range` says; node 1 has no visited child and
+    takes its parent's mean.
+    """
     none = [0, 0, 0]
-    tree = make_tree([-1, 0, 0], [[1, 1, 0], none, none], [[0.5, 0.504, 0], none, none], np.zeros((3, 3)), 0.9)
+    tree = make_tree(
+        [-1, 0, 0], [[1, 1, 0], none, none], [[0.5, 0.504, 0], none, none], np.zeros((3, 3)), 0.9
+    )
     np.testing.assert_allclose(transformed(tree), [[0, 0.4, 0.2], [0.2] * 3, [0.2] * 3], atol=1e-4)
     np.testing.assert_allclose(transformed(tree, 0.001)[0], [0, 1, 0.5], atol=1e-3)
 
@@ -289,7 +377,9 @@ def test_key_matters_only_when_exploring():
     tables = random_tables(6, 16, 4)
     states = np.array([0, 3, 7, 8, 13])
     greedy = [table_search()(tables, jax.random.key(seed), states) for seed in range(3)]
-    noisy = [table_search(explore=True)(tables, jax.random.key(seed), states) for seed in (0, 0, 1, 2)]
+    noisy = [
+        table_search(explore=True)(tables, jax.random.key(seed), states) for seed in (0, 0, 1, 2)
+    ]
     np.testing.assert_array_equal(greedy[0].policy, greedy[1].policy)
     np.testing.assert_array_equal(greedy[0].policy, greedy[2].policy)
     np.testing.assert_array_equal(noisy[0].policy, noisy[1].policy)
@@ -322,7 +412,9 @@ def random_variables(network: Network) -> dict:
         fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 16
         return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(fan_in), jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda key: init_variables(network, key), jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(
+        draw, jax.eval_shape(lambda key: init_variables(network, key), jax.random.key(0))
+    )
 
 
 def test_half_precision_embeddings():

@@ -15,9 +15,17 @@ from ez_jax.mesh import make_mesh
 
 def snapshot(state):
     """A copy on the host, which no later stage can overwrite."""
-    return jax.tree.map(np.array, jax.device_get(state.replace(
-        key=jax.random.key_data(state.key),
-        actor=state.actor.replace(env=state.actor.env._replace(key=jax.random.key_data(state.actor.env.key))))))
+    return jax.tree.map(
+        np.array,
+        jax.device_get(
+            state.replace(
+                key=jax.random.key_data(state.key),
+                actor=state.actor.replace(
+                    env=state.actor.env._replace(key=jax.random.key_data(state.actor.env.key))
+                ),
+            )
+        ),
+    )
 
 
 def of_seed(tree, index: int):
@@ -97,16 +105,25 @@ def test_compiled_cycles_take_the_schedule_of_host_steps(alone, hosted):
     # Both had the same random steps, to the bit.
     assert_same(alone["warm"][0].replay, hosted["warm"].replay)
     for run in (alone, hosted):
-        assert int(run["end"].actor.env_steps) == CATCH.env_steps and int(run["end"].learner.updates) == CATCH.total_updates
+        assert (
+            int(run["end"].actor.env_steps) == CATCH.env_steps
+            and int(run["end"].learner.updates) == CATCH.total_updates
+        )
         assert transitions(run["end"].replay) == CATCH.env_steps
-    assert int(alone["end"].actor.acts) == int(hosted["end"].actor.acts) == int(alone["end"].replay.cursor)
+    assert (
+        int(alone["end"].actor.acts)
+        == int(hosted["end"].actor.acts)
+        == int(alone["end"].replay.cursor)
+    )
     np.testing.assert_array_equal(alone["end"].replay.last, hosted["end"].replay.last)
     np.testing.assert_array_equal(alone["end"].replay.born, hosted["end"].replay.born)
     # Wherever the compiled program comes back to the host, it stands where the host would stand.
     places, stops = [t[:2] for t in hosted["trace"]], [t[:2] for t in alone["trace"]]
     assert set(stops) <= set(places) and len(stops) < len(places) / 2
     online = [u for s, u in places if s < CATCH.env_steps]
-    assert online == list(range(2, 2 * len(online) + 2, 2)) and len(online) > 10  # two updates an act
+    assert (
+        online == list(range(2, 2 * len(online) + 2, 2)) and len(online) > 10
+    )  # two updates an act
 
 
 def test_compiled_cycles_come_back_for_each_line_of_the_log(alone):
@@ -129,31 +146,50 @@ def test_compiled_replay_holds_what_the_environments_gave(alone, pair):
             was_last, timestep = timestep.last, env.step(end.actor.action_log[i])
             taken = ~replay.last[:, i]
             # Only the cap leaves a step out.
-            np.testing.assert_array_equal(taken, ~was_last & (stored + np.cumsum(~was_last) <= CATCH.env_steps))
+            np.testing.assert_array_equal(
+                taken, ~was_last & (stored + np.cumsum(~was_last) <= CATCH.env_steps)
+            )
             np.testing.assert_array_equal(replay.action[taken, i], end.actor.action_log[i][taken])
             np.testing.assert_array_equal(replay.reward[taken, i], timestep.reward[taken])
             np.testing.assert_array_equal(replay.discount[taken, i], timestep.discount[taken])
             stored += taken.sum()
-        assert stored == CATCH.env_steps and replay.reward.any() and replay.last.any() and end.actor.games >= 12
+        assert (
+            stored == CATCH.env_steps
+            and replay.reward.any()
+            and replay.last.any()
+            and end.actor.games >= 12
+        )
 
 
 def test_two_seeds_start_as_each_would_alone(alone, pair):
     for seed in (0, 1):
         assert_same(of_seed(pair["first"], seed), alone["first"][seed], f"seed {seed}: ")
-        assert_same(of_seed(pair["warm"], seed).replay, alone["warm"][seed].replay, f"seed {seed}: ")
+        assert_same(
+            of_seed(pair["warm"], seed).replay, alone["warm"][seed].replay, f"seed {seed}: "
+        )
         assert_same(of_seed(pair["warm"], seed).actor, alone["warm"][seed].actor, f"seed {seed}: ")
 
 
 def test_each_seed_has_its_own_numbers(pair):
     first, second = of_seed(pair["end"], 0), of_seed(pair["end"], 1)
-    assert differ(first.learner.variables, second.learner.variables) and differ(first.key, second.key)
-    assert differ(first.replay.frame, second.replay.frame) and differ(first.actor.action_log, second.actor.action_log)
+    assert differ(first.learner.variables, second.learner.variables) and differ(
+        first.key, second.key
+    )
+    assert differ(first.replay.frame, second.replay.frame) and differ(
+        first.actor.action_log, second.actor.action_log
+    )
     for end in (first, second):
-        assert int(end.actor.env_steps) == CATCH.env_steps and int(end.learner.updates) == CATCH.total_updates
+        assert (
+            int(end.actor.env_steps) == CATCH.env_steps
+            and int(end.learner.updates) == CATCH.total_updates
+        )
         assert transitions(end.replay) == CATCH.env_steps
     for *_, made in pair["trace"]:
         values = jax.device_get(made[0].metrics)
-        assert all(x.shape == (2,) for x in values.values()) and values["loss/total"][0] != values["loss/total"][1]
+        assert (
+            all(x.shape == (2,) for x in values.values())
+            and values["loss/total"][0] != values["loss/total"][1]
+        )
 
 
 def test_a_seed_at_its_cap_waits_for_the_others(pair):
@@ -163,12 +199,17 @@ def test_a_seed_at_its_cap_waits_for_the_others(pair):
         state, _ = cycle_lib.cycle(stages, env, state)
     # By hand: the first seed has taken all its steps.
     steps = np.array(state.actor.env_steps)
-    state = state.replace(actor=state.actor.replace(env_steps=jax.device_put(
-        np.array([CATCH.env_steps, steps[1]], np.int32), state.actor.env_steps.sharding)))
+    state = state.replace(
+        actor=state.actor.replace(
+            env_steps=jax.device_put(
+                np.array([CATCH.env_steps, steps[1]], np.int32), state.actor.env_steps.sharding
+            )
+        )
+    )
     before = snapshot(state)
     after = snapshot(stages.cycles(state, 3, 0, "online")[0])
     assert_same(of_seed(before.replay, 0), of_seed(after.replay, 0))
-    kept = lambda s: of_seed(s.actor.replace(env=None), 0)  # noqa: E731
+    kept = lambda s: of_seed(s.actor.replace(env=None), 0)
     assert_same(kept(before), kept(after))
     assert after.replay.cursor[1] == before.replay.cursor[1] + 3 == after.actor.acts[1]
     grown = transitions(of_seed(after.replay, 1)) - transitions(of_seed(before.replay, 1))
@@ -179,12 +220,24 @@ def test_a_seed_at_its_cap_waits_for_the_others(pair):
 def test_a_seed_at_its_cap_goes_on_learning(pair):
     stages, env = pair["stages"], pair["env"]
     state, *_ = warmed_up(stages, env, 0)
-    state = state.replace(actor=state.actor.replace(env_steps=jax.device_put(
-        np.array([CATCH.env_steps, CATCH.cycle.warmup_steps], np.int32), state.actor.env_steps.sharding)))
+    state = state.replace(
+        actor=state.actor.replace(
+            env_steps=jax.device_put(
+                np.array([CATCH.env_steps, CATCH.cycle.warmup_steps], np.int32),
+                state.actor.env_steps.sharding,
+            )
+        )
+    )
     before = snapshot(state)
     state, made = cycle_lib.cycle(stages, env, state)
     after = snapshot(state)
     assert after.learner.updates.tolist() == [made[-1].update] * 2 == [CATCH.run.log_every] * 2
     for seed in (0, 1):
-        assert differ(of_seed(before.learner.variables["params"], seed), of_seed(after.learner.variables["params"], seed))
-    assert (after.replay.cursor - before.replay.cursor).tolist() == [0, CATCH.run.log_every // CATCH.cycle.updates_per_act]
+        assert differ(
+            of_seed(before.learner.variables["params"], seed),
+            of_seed(after.learner.variables["params"], seed),
+        )
+    assert (after.replay.cursor - before.replay.cursor).tolist() == [
+        0,
+        CATCH.run.log_every // CATCH.cycle.updates_per_act,
+    ]

@@ -1,4 +1,6 @@
-"""Value targets, value prefixes and masks: by hand, and against a plain loop over random windows."""
+"""Value targets, value prefixes and masks: by hand, and against a plain loop over random
+windows.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,14 @@ import pytest
 
 from ez_jax import config as config_lib
 from ez_jax import presets
-from ez_jax.targets import horizon, make_targets, mixed_value, n_step_value, search_value, value_prefix
+from ez_jax.targets import (
+    horizon,
+    make_targets,
+    mixed_value,
+    n_step_value,
+    search_value,
+    value_prefix,
+)
 from ez_jax.types import Batch, Positions
 
 REWARD = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
@@ -21,7 +30,8 @@ def compute(batch, config, updates=0):
 
 
 def n_step(steps=3, *, terminal=(), timeout=(), max_steps=3):
-    """Targets of the first slots of a six-slot window with a discount of 1/2 and final frames at the slots given.
+    """Targets of the first slots of a six-slot window with a discount of 1/2 and final frames at
+    the slots given.
 
     The rewards at final frames are no step's and must never be read.
     """
@@ -30,7 +40,14 @@ def n_step(steps=3, *, terminal=(), timeout=(), max_steps=3):
         discount[[slot - 1, slot] if slot else slot] = 0.0
     last[[*terminal, *timeout]] = True
     fn = jax.jit(n_step_value, static_argnums=5)
-    return fn(np.array(REWARD, np.float32), discount, last, np.array(VALUE, np.float32), np.int32(steps), max_steps)
+    return fn(
+        np.array(REWARD, np.float32),
+        discount,
+        last,
+        np.array(VALUE, np.float32),
+        np.int32(steps),
+        max_steps,
+    )
 
 
 def test_plain_window():
@@ -45,7 +62,9 @@ def test_shortened_horizon():
 
 
 def test_terminal_step_inside_the_horizon():
-    """The step from slot 1 is terminal: z_0 = 1 + 2/2, z_1 = 2, and the final frame at slot 2 is worth nothing."""
+    """The step from slot 1 is terminal: z_0 = 1 + 2/2, z_1 = 2, and the final frame at slot 2 is
+    worth nothing.
+    """
     np.testing.assert_allclose(n_step(terminal=[2]), [2.0, 2.0, 0.0])
 
 
@@ -61,14 +80,18 @@ def test_final_frame_exactly_at_the_horizon():
 
 
 def test_final_frame_beyond_the_horizon():
-    """An end that comes later than the horizon changes nothing, even if the step to it is the next one."""
+    """An end that comes later than the horizon changes nothing, even if the step to it is the next
+    one.
+    """
     np.testing.assert_allclose(n_step(1, terminal=[2])[0], 11.0)
     np.testing.assert_allclose(n_step(1, timeout=[2])[0], 11.0)
     np.testing.assert_allclose(n_step(3, terminal=[5])[:2], [7.75, 10.75])
 
 
 def test_slot_that_is_the_final_frame():
-    """Nothing after a terminal step, its own value after a time-out; the slot behind starts another episode."""
+    """Nothing after a terminal step, its own value after a time-out; the slot behind starts another
+    episode.
+    """
     np.testing.assert_allclose(n_step(terminal=[0])[:2], [0.0, 10.75])
     np.testing.assert_allclose(n_step(timeout=[0])[:2], [10.0, 10.75])
 
@@ -90,18 +113,30 @@ def test_horizon_shrinks_with_age():
     # The mixed target drops old data's n steps altogether; until it does they are all used.
     for off in (dict(target__off_policy_correction=False), dict(target__value="mixed")):
         np.testing.assert_array_equal(horizon(age, config_lib.replace(config, **off)), [5] * 6)
-    np.testing.assert_array_equal(horizon(age, config_lib.replace(config, target__value="td")), [5, 5, 4, 3, 2, 1])
+    np.testing.assert_array_equal(
+        horizon(age, config_lib.replace(config, target__value="td")), [5, 5, 4, 3, 2, 1]
+    )
 
 
 def test_horizon_scales_with_the_run():
     """Thirds of 600 steps, four steps at most."""
-    config = config_lib.replace(presets.PAPER, env_steps=600, target__td_steps=4, target__age_fraction=1 / 3)
-    np.testing.assert_array_equal(horizon(jnp.array([0, 150, 250, 450, 650, 10_000]), config), [4, 4, 3, 2, 1, 1])
+    config = config_lib.replace(
+        presets.PAPER, env_steps=600, target__td_steps=4, target__age_fraction=1 / 3
+    )
+    np.testing.assert_array_equal(
+        horizon(jnp.array([0, 150, 250, 450, 650, 10_000]), config), [4, 4, 3, 2, 1, 1]
+    )
 
 
 @pytest.mark.parametrize(
     "restart, expected",
-    [(1, [1, 2, 3, 4, 5]), (2, [1, 3, 3, 7, 5]), (3, [1, 3, 6, 4, 9]), (5, [1, 3, 6, 10, 15]), (9, [1, 3, 6, 10, 15])],
+    [
+        (1, [1, 2, 3, 4, 5]),
+        (2, [1, 3, 3, 7, 5]),
+        (3, [1, 3, 6, 4, 9]),
+        (5, [1, 3, 6, 10, 15]),
+        (9, [1, 3, 6, 10, 15]),
+    ],
 )
 def test_value_prefix_restarts(restart, expected):
     """An undiscounted running sum."""
@@ -110,24 +145,42 @@ def test_value_prefix_restarts(restart, expected):
 
 def make_config(**changes):
     """Three unroll steps, two of the value horizon, discount 1/2."""
-    return config_lib.replace(presets.DEBUG, target__unroll_steps=3, target__td_steps=2, target__discount=0.5, **changes)
+    return config_lib.replace(
+        presets.DEBUG, target__unroll_steps=3, target__td_steps=2, target__discount=0.5, **changes
+    )
 
 
 def make_batch(reward, discount, last, age=None, actions=3):
     """Windows `[B, L]`; the value head says 10 (slot + 1), the search 100 (slot + 1)."""
-    reward, discount, last = np.array(reward, np.float32), np.array(discount, np.float32), np.array(last, bool)
+    reward, discount, last = (
+        np.array(reward, np.float32),
+        np.array(discount, np.float32),
+        np.array(last, bool),
+    )
     size, length = reward.shape
     zeros = np.zeros(size, np.int32)
     value = np.tile(10 * np.arange(1, length + 1, dtype=np.float32), (size, 1))
     policy = np.random.default_rng(0).dirichlet(np.ones(actions), (size, length)).astype(np.float32)
     return Batch(
-        positions=Positions(zeros, zeros), frames=np.zeros((size, 1, 2), np.float32), action=np.zeros_like(last, np.int32),
-        reward=reward, discount=discount, last=last, policy=policy, root_value=10 * value, value=value,
-        age=zeros if age is None else np.array(age, np.int32), staleness=zeros, weight=np.ones(size, np.float32))  # fmt: skip
+        positions=Positions(zeros, zeros),
+        frames=np.zeros((size, 1, 2), np.float32),
+        action=np.zeros_like(last, np.int32),
+        reward=reward,
+        discount=discount,
+        last=last,
+        policy=policy,
+        root_value=10 * value,
+        value=value,
+        age=zeros if age is None else np.array(age, np.int32),
+        staleness=zeros,
+        weight=np.ones(size, np.float32),
+    )
 
 
 def test_masks_around_a_final_frame():
-    """Slot 2 is final: its value is trained, its policy is not, and slot 3 belongs to another episode."""
+    """Slot 2 is final: its value is trained, its policy is not, and slot 3 belongs to another
+    episode.
+    """
     batch = make_batch([[1, 2, 0, 4, 5, 6]], [[1, 0, 0, 1, 1, 1]], [[0, 0, 1, 0, 0, 0]])
     targets = compute(batch, make_config())
     np.testing.assert_array_equal(targets.value_mask, [[1, 1, 1, 0]])
@@ -139,7 +192,9 @@ def test_masks_around_a_final_frame():
 
 
 def test_masks_without_and_at_the_last_unrolled_slot():
-    """A final frame at the last unrolled slot masks nothing but its policy; one behind it nothing at all."""
+    """A final frame at the last unrolled slot masks nothing but its policy; one behind it nothing
+    at all.
+    """
     reward, discount = [[1, 2, 3, 4, 5, 6]] * 3, [[1] * 6] * 3
     last = [[0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0], [0, 1, 0, 1, 0, 0]]
     targets = compute(make_batch(reward, discount, last), make_config())
@@ -152,7 +207,9 @@ def test_masks_without_and_at_the_last_unrolled_slot():
 def test_value_prefix_restarts_at_its_horizon_and_can_be_off():
     batch = make_batch([[1, 2, 3, 4, 5, 6]], [[1] * 6], [[0] * 6])
     np.testing.assert_allclose(compute(batch, make_config()).value_prefix, [[1, 3, 6]])
-    np.testing.assert_allclose(compute(batch, make_config(target__prefix_horizon=2)).value_prefix, [[1, 3, 3]])
+    np.testing.assert_allclose(
+        compute(batch, make_config(target__prefix_horizon=2)).value_prefix, [[1, 3, 3]]
+    )
     off = compute(batch, make_config(network__value_prefix=False))
     np.testing.assert_allclose(off.value_prefix, [[1, 2, 3]])
 
@@ -160,12 +217,18 @@ def test_value_prefix_restarts_at_its_horizon_and_can_be_off():
 def test_bootstrap_from_network_or_search():
     """z_0 = 1 + 2/2 + v_2/4, with v_2 = 30 of the value head or 300 of the search."""
     batch = make_batch([[1, 2, 3, 4, 5, 6]], [[1] * 6], [[0] * 6])
-    np.testing.assert_allclose(compute(batch, make_config(target__bootstrap="network")).value[0, 0], 9.5)
-    np.testing.assert_allclose(compute(batch, make_config(target__bootstrap="search")).value[0, 0], 77.0)
+    np.testing.assert_allclose(
+        compute(batch, make_config(target__bootstrap="network")).value[0, 0], 9.5
+    )
+    np.testing.assert_allclose(
+        compute(batch, make_config(target__bootstrap="search")).value[0, 0], 77.0
+    )
 
 
 def test_horizon_follows_each_position_of_the_batch():
-    """Of a run of 600 steps, 30 % are 180: the old window looks one step ahead, at all of its slots."""
+    """Of a run of 600 steps, 30 % are 180: the old window looks one step ahead, at all of its
+    slots.
+    """
     batch = make_batch([[1, 2, 3, 4, 5, 6]] * 2, [[1] * 6] * 2, [[0] * 6] * 2, age=[179, 180])
     value = compute(batch, make_config(env_steps=600)).value
     np.testing.assert_allclose(value, [[9.5, 13.5, 17.5, 21.5], [11, 17, 23, 29]])
@@ -175,30 +238,55 @@ def test_horizon_follows_each_position_of_the_batch():
 
 
 def test_search_value():
-    """The value of the search at each slot, but nothing at the final frame after a terminal step (slot 1, not slot 0)."""
-    batch = make_batch([[1, 2, 3, 4, 5, 6]] * 3, [[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 1, 1]],
-                       [[0, 1, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0]])
+    """The value of the search at each slot, but nothing at the final frame after a terminal step
+    (slot 1, not slot 0).
+    """
+    batch = make_batch(
+        [[1, 2, 3, 4, 5, 6]] * 3,
+        [[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 1, 1]],
+        [[0, 1, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0]],
+    )
     expected = [[100, 0, 300, 400], [100, 200, 300, 400], [100, 200, 300, 0]]
     np.testing.assert_array_equal(search_value(batch, make_config()), expected)
-    np.testing.assert_array_equal(compute(batch, make_config(target__value="search")).value, expected)
+    np.testing.assert_array_equal(
+        compute(batch, make_config(target__value="search")).value, expected
+    )
 
 
-@pytest.mark.parametrize("updates, age, trusted", [(6, [99, 100, 10_000], [1, 1, 1]), (7, [99, 100, 10_000], [1, 0, 0]),
-                                                   (7, [0, 101, 99], [1, 0, 1]), (0, [0, 0, 500], [1, 1, 1]),
-                                                   (10_000, [100, 99, 0], [0, 1, 1])])
+@pytest.mark.parametrize(
+    "updates, age, trusted",
+    [
+        (6, [99, 100, 10_000], [1, 1, 1]),
+        (7, [99, 100, 10_000], [1, 0, 0]),
+        (7, [0, 101, 99], [1, 0, 1]),
+        (0, [0, 0, 500], [1, 1, 1]),
+        (10_000, [100, 99, 0], [0, 1, 1]),
+    ],
+)
 def test_mixed_value(updates, age, trusted):
-    """n-step before update T1 = 7, and for what is younger than T2 = 100 steps; else the search, at all slots of a window."""
+    """n-step before update T1 = 7, and for what is younger than T2 = 100 steps; else the search, at
+    all slots of a window.
+    """
     config = make_config(target__search_value_after=7, target__fresh_steps=100)
-    td, searched = np.array([[1, 2], [3, 4], [5, 6]], np.float32), np.array([[10, 20], [30, 40], [50, 60]], np.float32)
+    td, searched = (
+        np.array([[1, 2], [3, 4], [5, 6]], np.float32),
+        np.array([[10, 20], [30, 40], [50, 60]], np.float32),
+    )
     expected = [t if ok else s for t, s, ok in zip(td, searched, trusted)]
-    found = jax.jit(mixed_value, static_argnums=4)(td, searched, np.array(age, np.int32), np.int32(updates), config)
+    found = jax.jit(mixed_value, static_argnums=4)(
+        td, searched, np.array(age, np.int32), np.int32(updates), config
+    )
     np.testing.assert_array_equal(found, expected)
 
 
 def test_mixed_targets_of_a_batch():
-    """Fresh and old, before and after T1: z_0 = 1 + 2/2 + 30/4 with the whole horizon even for the old one, or 100."""
+    """Fresh and old, before and after T1: z_0 = 1 + 2/2 + 30/4 with the whole horizon even for the
+    old one, or 100.
+    """
     batch = make_batch([[1, 2, 3, 4, 5, 6]] * 2, [[1] * 6] * 2, [[0] * 6] * 2, age=[9, 500])
-    config = make_config(env_steps=600, target__value="mixed", target__search_value_after=3, target__fresh_steps=10)
+    config = make_config(
+        env_steps=600, target__value="mixed", target__search_value_after=3, target__fresh_steps=10
+    )
     td, searched = [9.5, 13.5, 17.5, 21.5], [100, 200, 300, 400]
     np.testing.assert_allclose(compute(batch, config, 2).value, [td, td])
     np.testing.assert_allclose(compute(batch, config, 3).value, [td, searched])
@@ -209,7 +297,8 @@ def test_mixed_targets_of_a_batch():
 
 # ABSORBING STATES
 
-# A window of two episodes or more: discounts, final frames, and which slots are known once a terminal state absorbs.
+# A window of two episodes or more: discounts, final frames, and which slots are known once a
+# terminal state absorbs.
 ENDS = {
     "terminal": ([0, 0, 1, 1, 1, 1], [0, 1, 0, 0, 0, 0], [1, 1, 1, 1]),
     "time-out": ([1, 1, 1, 1, 1, 1], [0, 1, 0, 0, 0, 0], [1, 1, 0, 0]),
@@ -222,11 +311,16 @@ ENDS = {
 @pytest.mark.parametrize("kind", ["td", "search", "mixed"])
 @pytest.mark.parametrize("end", ENDS)
 def test_absorbing(end, kind):
-    """Slot 1 is final: after a terminal state value and reward are 0, after a time-out nothing is known, policies never are."""
+    """Slot 1 is final: after a terminal state value and reward are 0, after a time-out nothing is
+    known, policies never are.
+    """
     discount, last, known = ENDS[end]
     batch = make_batch([[1, 77, 77, 77, 77, 77]], [discount], [last], age=[5])
     config = make_config(target__value=kind, target__search_value_after=0, target__fresh_steps=0)
-    off, on = compute(batch, config), compute(batch, config_lib.replace(config, target__absorbing=True))
+    off, on = (
+        compute(batch, config),
+        compute(batch, config_lib.replace(config, target__absorbing=True)),
+    )
     np.testing.assert_array_equal(on.value_mask, [known])
     np.testing.assert_array_equal(off.value_mask, [[1, 1, 0, 0]])
     for targets in (off, on):
@@ -242,9 +336,13 @@ def test_absorbing(end, kind):
 
 
 def test_absorbing_without_an_end_before_the_last_unrolled_slot():
-    """Nothing is absorbed inside an episode, nor by a final frame at the last unrolled slot or behind it."""
+    """Nothing is absorbed inside an episode, nor by a final frame at the last unrolled slot or
+    behind it.
+    """
     last = [[0] * 6, [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0]]
-    batch = make_batch([[1, 2, 3, 4, 5, 6]] * 3, [[1] * 6, [1, 1, 0, 0, 1, 1], [1, 1, 1, 0, 0, 1]], last)
+    batch = make_batch(
+        [[1, 2, 3, 4, 5, 6]] * 3, [[1] * 6, [1, 1, 0, 0, 1, 1], [1, 1, 1, 0, 0, 1]], last
+    )
     off, on = compute(batch, make_config()), compute(batch, make_config(target__absorbing=True))
     jax.tree.map(np.testing.assert_array_equal, off, on)
     np.testing.assert_array_equal(on.value_mask, np.ones((3, 4)))
@@ -255,7 +353,10 @@ def test_the_prefix_of_absorbed_steps_restarts_at_zero():
     batch = make_batch([[1, 77, 77, 77, 77, 77]], [[0, 0, 1, 1, 1, 1]], [[0, 1, 0, 0, 0, 0]])
     config = make_config(target__absorbing=True, target__prefix_horizon=2)
     np.testing.assert_allclose(compute(batch, config).value_prefix, [[1, 1, 0]])
-    np.testing.assert_allclose(compute(batch, config_lib.replace(config, network__value_prefix=False)).value_prefix, [[1, 0, 0]])
+    np.testing.assert_allclose(
+        compute(batch, config_lib.replace(config, network__value_prefix=False)).value_prefix,
+        [[1, 0, 0]],
+    )
 
 
 # AGAINST A PLAIN LOOP
@@ -268,7 +369,10 @@ def plain_targets(reward, discount, last, value, root_value, policy, age, update
     if target.off_policy_correction and target.value != "mixed":
         steps = min(max(steps - int(age // (target.age_fraction * config.env_steps)), 1), steps)
     searched = target.value == "search" or (
-        target.value == "mixed" and updates >= target.search_value_after and age >= target.fresh_steps)
+        target.value == "mixed"
+        and updates >= target.search_value_after
+        and age >= target.fresh_steps
+    )
     values, prefixes, policies, prefix = [], [], [], 0.0
     for c in range(target.unroll_steps + 1):
         ended = last[:c].any()
@@ -295,13 +399,30 @@ def plain_targets(reward, discount, last, value, root_value, policy, age, update
     return values, prefixes, policies
 
 
-@pytest.mark.parametrize("prefix_horizon, kind, absorbing", [(5, "td", False), (2, "td", True), (5, "search", True),
-                                                             (2, "mixed", True), (3, "mixed", False)])
+@pytest.mark.parametrize(
+    "prefix_horizon, kind, absorbing",
+    [
+        (5, "td", False),
+        (2, "td", True),
+        (5, "search", True),
+        (2, "mixed", True),
+        (3, "mixed", False),
+    ],
+)
 def test_agrees_with_a_plain_loop_on_random_windows(prefix_horizon, kind, absorbing):
     """Windows of replay with several terminal ends and time-outs, and positions of every age."""
-    config = config_lib.replace(presets.DEBUG, env_steps=1000, target__unroll_steps=4, target__td_steps=3,
-                                target__discount=0.9, target__prefix_horizon=prefix_horizon, target__value=kind,
-                                target__absorbing=absorbing, target__search_value_after=10, target__fresh_steps=600)
+    config = config_lib.replace(
+        presets.DEBUG,
+        env_steps=1000,
+        target__unroll_steps=4,
+        target__td_steps=3,
+        target__discount=0.9,
+        target__prefix_horizon=prefix_horizon,
+        target__value=kind,
+        target__absorbing=absorbing,
+        target__search_value_after=10,
+        target__fresh_steps=600,
+    )
     rng = np.random.default_rng(1)
     size, length = 64, 4 + 3 + 1
     reward = rng.normal(size=(size, length)).astype(np.float32)
@@ -316,8 +437,17 @@ def test_agrees_with_a_plain_loop_on_random_windows(prefix_horizon, kind, absorb
 
     compared = {"value": 0, "prefix": 0, "policy": 0, "masked": 0}
     for b in range(size):
-        values, prefixes, policies = plain_targets(reward[b], discount[b], last[b], value[b], root_value[b], batch.policy[b],
-                                                   batch.age[b], 10, config)
+        values, prefixes, policies = plain_targets(
+            reward[b],
+            discount[b],
+            last[b],
+            value[b],
+            root_value[b],
+            batch.policy[b],
+            batch.age[b],
+            10,
+            config,
+        )
         for k, expected in enumerate(values):
             assert targets.value_mask[b, k] == (expected is not None)
             assert targets.state_mask[b, k] == (not last[b, :k].any())
@@ -326,7 +456,9 @@ def test_agrees_with_a_plain_loop_on_random_windows(prefix_horizon, kind, absorb
             compared["value" if expected is not None else "masked"] += 1
         for k, expected in enumerate(prefixes):
             if expected is not None:
-                np.testing.assert_allclose(targets.value_prefix[b, k], expected, rtol=1e-5, atol=1e-6)
+                np.testing.assert_allclose(
+                    targets.value_prefix[b, k], expected, rtol=1e-5, atol=1e-6
+                )
                 compared["prefix"] += 1
         for k, expected in enumerate(policies):
             assert targets.policy_mask[b, k] == (expected is not None)

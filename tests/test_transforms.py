@@ -4,12 +4,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ez_jax.transforms import logits_to_scalar, scalar_to_probs, signed_hyperbolic, signed_parabolic, two_hot
+from ez_jax.transforms import (
+    logits_to_scalar,
+    scalar_to_probs,
+    signed_hyperbolic,
+    signed_parabolic,
+    two_hot,
+)
 
 
 @pytest.mark.parametrize(
     "x, expected",
-    [(0.0, 0.0), (3.0, 1.003), (-3.0, -1.003), (8.0, 2.008), (99.0, 9.099), (-9999.0, -108.999), (999_999.0, 1998.999)],
+    [
+        (0.0, 0.0),
+        (3.0, 1.003),
+        (-3.0, -1.003),
+        (8.0, 2.008),
+        (99.0, 9.099),
+        (-9999.0, -108.999),
+        (999_999.0, 1998.999),
+    ],
 )
 def test_both_directions_by_hand(x, expected):
     """h(x) = sign(x) (sqrt(|x| + 1) - 1) + x / 1000."""
@@ -18,7 +32,9 @@ def test_both_directions_by_hand(x, expected):
 
 
 def test_round_trips_over_a_wide_range():
-    """Either order of the two functions gives x back, over eight orders of magnitude and both signs."""
+    """Either order of the two functions gives x back, over eight orders of magnitude and both
+    signs.
+    """
     x = np.concatenate([np.logspace(-2, 6, 81), np.linspace(0.05, 400, 200)]).astype(np.float32)
     x = np.concatenate([-x, x])
     np.testing.assert_allclose(signed_parabolic(signed_hyperbolic(x)), x, rtol=1e-5, atol=1e-6)

@@ -19,20 +19,48 @@ from ez_jax.run import restore
 ROOT = Path(__file__).parent.parent
 
 PONG = replace(
-    DEBUG, env_steps=330, target__unroll_steps=2, env__height=32, env__width=32, network__channels=4, network__head_channels=2,
-    network__lstm=8, network__head_hidden=8, network__projection=8, network__predictor=8, cycle__warmup_steps=240, run__log_every=4,
-    run__checkpoint_every=30, run__eval_episodes=2, env__eval_max_episode_steps=20)  # fmt: skip
+    DEBUG,
+    env_steps=330,
+    target__unroll_steps=2,
+    env__height=32,
+    env__width=32,
+    network__channels=4,
+    network__head_channels=2,
+    network__lstm=8,
+    network__head_hidden=8,
+    network__projection=8,
+    network__predictor=8,
+    cycle__warmup_steps=240,
+    run__log_every=4,
+    run__checkpoint_every=30,
+    run__eval_episodes=2,
+    env__eval_max_episode_steps=20,
+)
 BREAKOUT = replace(PONG, env__id="Breakout-v5")
 # A vector network compiles in a fraction of the time.
 CARTPOLE = replace(PONG, env__id="CartPole-v1", env__stack=1, env__clip_rewards=False)
 
 
 def small_classic(task: str) -> Config:
-    """The classic preset in seconds. The cap on steps is no multiple of the 4 environments, and every act has two updates."""
+    """The classic preset in seconds. The cap on steps is no multiple of the 4 environments, and
+    every act has two updates.
+    """
     return replace(
-        classic(task, debug=True), env_steps=150, target__unroll_steps=2, target__td_steps=3, network__channels=8,
-        network__lstm=8, network__head_hidden=8, network__projection=8, network__predictor=8, cycle__warmup_steps=90,
-        cycle__updates_per_act=2, run__log_every=4, run__checkpoint_every=30, run__eval_episodes=2)  # fmt: skip
+        classic(task, debug=True),
+        env_steps=150,
+        target__unroll_steps=2,
+        target__td_steps=3,
+        network__channels=8,
+        network__lstm=8,
+        network__head_hidden=8,
+        network__projection=8,
+        network__predictor=8,
+        cycle__warmup_steps=90,
+        cycle__updates_per_act=2,
+        run__log_every=4,
+        run__checkpoint_every=30,
+        run__eval_episodes=2,
+    )
 
 
 # A pure environment: its cycles are compiled.
@@ -56,7 +84,9 @@ def command(script: str, *words: str) -> list[str]:
 
 
 def call(script: str, *words: str, timeout: float = 600, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command(script, *words), capture_output=True, text=True, timeout=timeout, **options)
+    return subprocess.run(
+        command(script, *words), capture_output=True, text=True, timeout=timeout, **options
+    )
 
 
 def start_and_wait(words: list[str], workdir: Path, lines: int) -> subprocess.Popen:
@@ -94,7 +124,9 @@ def metrics(workdir: Path) -> list[dict]:
 
 def numbers(workdir: Path) -> list[np.ndarray]:
     """All that the newest checkpoint holds."""
-    raw = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
+    raw = lambda x: (
+        jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    )
     return [np.asarray(raw(x)) for x in jax.tree.leaves(restore(workdir).state)]
 
 

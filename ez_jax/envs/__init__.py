@@ -7,4 +7,14 @@ from ez_jax.envs.envpool import EnvPool, is_atari
 from ez_jax.envs.functional import Environment, JaxEnvs
 from ez_jax.envs.registry import Environments, UnknownTask, check_task, make, register
 
-__all__ = ["EnvPool", "Environment", "Environments", "JaxEnvs", "UnknownTask", "check_task", "is_atari", "make", "register"]
+__all__ = [
+    "EnvPool",
+    "Environment",
+    "Environments",
+    "JaxEnvs",
+    "UnknownTask",
+    "check_task",
+    "is_atari",
+    "make",
+    "register",
+]

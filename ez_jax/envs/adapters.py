@@ -1,4 +1,6 @@
-"""Environments of other JAX libraries behind our protocol: gymnax, and pgx games for one player (extra `jaxenvs`)."""
+"""Environments of other JAX libraries behind our protocol: gymnax, and pgx games for one player
+(extra `jaxenvs`).
+"""
 
 from typing import Any
 
@@ -19,7 +21,9 @@ class Gymnax:
     def __init__(self, environment: Any, params: Any):
         self._environment, self._params = environment, params
         if not hasattr(environment.action_space(params), "n"):
-            raise ValueError(f"{environment.name} has continuous actions; only discrete actions are supported")
+            raise ValueError(
+                f"{environment.name} has continuous actions; only discrete actions are supported"
+            )
         self.num_actions = int(environment.num_actions)
 
     def reset(self, key: PRNGKey) -> Reset:
@@ -27,8 +31,16 @@ class Gymnax:
         return Reset(state, observation)
 
     def step(self, state: Any, action: Array, key: PRNGKey) -> Step:
-        observation, state, reward, terminated, _ = self._environment.step_env(key, state, action, self._params)
-        return Step(state, observation, reward, terminated, self._environment.is_truncated(state, self._params))
+        observation, state, reward, terminated, _ = self._environment.step_env(
+            key, state, action, self._params
+        )
+        return Step(
+            state,
+            observation,
+            reward,
+            terminated,
+            self._environment.is_truncated(state, self._params),
+        )
 
 
 class Pgx:
@@ -36,7 +48,9 @@ class Pgx:
 
     def __init__(self, environment: Any):
         if environment.num_players != 1:
-            raise ValueError(f"{environment.id} is a game of {environment.num_players} players; only one is supported")
+            raise ValueError(
+                f"{environment.id} is a game of {environment.num_players} players; only one is supported"
+            )
         self._environment = environment
         self.num_actions = int(environment.num_actions)
 
@@ -46,4 +60,6 @@ class Pgx:
 
     def step(self, state: Any, action: Array, key: PRNGKey) -> Step:
         state = self._environment.step(state, action, key)
-        return Step(state, state.observation, jnp.squeeze(state.rewards), state.terminated, state.truncated)
+        return Step(
+            state, state.observation, jnp.squeeze(state.rewards), state.terminated, state.truncated
+        )

@@ -1,4 +1,6 @@
-"""Catch in JAX: the smallest task with a delayed reward, after bsuite's (Osband et al. 2020, arXiv 1908.03568)."""
+"""Catch in JAX: the smallest task with a delayed reward, after bsuite's (Osband et al. 2020, arXiv
+1908.03568).
+"""
 
 from typing import NamedTuple
 
@@ -16,10 +18,12 @@ class CatchState(NamedTuple):
 
 
 class Catch:
-    """A ball falls one row a step from a random column; actions move the paddle left, not at all, or right.
+    """A ball falls one row a step from a random column; actions move the paddle left, not at all,
+    or right.
 
     Reward is 1 if the ball lands on the paddle, -1 if not; an episode has `rows - 1` steps.
     """
+
     num_actions = 3
 
     def __init__(self, rows: int = 10, columns: int = 5):
@@ -27,7 +31,9 @@ class Catch:
 
     def reset(self, key: PRNGKey) -> Reset:
         column = jax.random.randint(key, (), 0, self.columns)
-        state = CatchState(jnp.zeros((), jnp.int32), column, jnp.asarray(self.columns // 2, jnp.int32))
+        state = CatchState(
+            jnp.zeros((), jnp.int32), column, jnp.asarray(self.columns // 2, jnp.int32)
+        )
         return Reset(state, self._observe(state))
 
     def step(self, state: CatchState, action: Array, key: PRNGKey) -> Step:

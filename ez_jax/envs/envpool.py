@@ -1,7 +1,8 @@
 """EnvPool tasks, stepped on the host in lock-step.
 
-EnvPool's XLA interface bakes the address of one pool into the compiled program, so such a program can be neither cached on disk nor
-restored; a plain step costs the same and runs beside any accelerator.
+EnvPool's XLA interface bakes the address of one pool into the compiled program, so such a program
+can be neither cached on disk nor restored; a plain step costs the same and runs beside any
+accelerator.
 """
 
 import envpool
@@ -15,18 +16,17 @@ from ez_jax.types import EnvSpec, TimeStep
 class EnvPool:
     """N environments of one task, each with its own seed.
 
-    Differs from a bare EnvPool in three ways: (1) a lost life can end the episode, and the step that follows it is one forced
-    no-op in the running game, as in EfficientZero's wrapper; (2) frames are single, channels last; (3) a step after `last` is
-    flagged `first` and carries no reward.
+    Differs from a bare EnvPool in three ways: (1) a lost life can end the episode, and the step
+    that follows it is one forced no-op in the running game, as in EfficientZero's wrapper; (2)
+    frames are single, channels last; (3) a step after `last` is flagged `first` and carries no
+    reward.
     """
 
     def __init__(self, config: EnvConfig, seeds: list[int], *, training: bool, **frame_options):
         """Starts the environments.
 
-        Args:
-          config: the task and its options.
-          seeds: one for each environment.
-          training: with lost lives as ends, clipped rewards and the training time limit, or the whole game.
+        Args: config: the task and its options. seeds: one for each environment. training: with lost
+          lives as ends, clipped rewards and the training time limit, or the whole game.
           **frame_options: overrides of EnvPool's options, e.g. larger frames for a video.
         """
         self.is_atari = is_atari(config.id)
@@ -34,11 +34,25 @@ class EnvPool:
         options = {"max_episode_steps": limit} if limit else {}
         if self.is_atari:
             options |= dict(
-                img_height=config.height, img_width=config.width, gray_scale=config.grayscale, stack_num=1,
-                frame_skip=config.frame_skip, noop_max=config.noop_max, use_fire_reset=False, episodic_life=False,
-                reward_clip=False, repeat_action_probability=0.0, full_action_space=False)  # fmt: skip
-        self._pool = envpool.make(config.id, env_type="gymnasium", num_envs=len(seeds), seed=[int(s) for s in seeds],
-                                  **(options | frame_options))
+                img_height=config.height,
+                img_width=config.width,
+                gray_scale=config.grayscale,
+                stack_num=1,
+                frame_skip=config.frame_skip,
+                noop_max=config.noop_max,
+                use_fire_reset=False,
+                episodic_life=False,
+                reward_clip=False,
+                repeat_action_probability=0.0,
+                full_action_space=False,
+            )
+        self._pool = envpool.make(
+            config.id,
+            env_type="gymnasium",
+            num_envs=len(seeds),
+            seed=[int(s) for s in seeds],
+            **(options | frame_options),
+        )
         self._lives_end = training and config.episodic_life and self.is_atari
         self._clip = training and config.clip_rewards
         self._ended = np.zeros(len(seeds), bool)
@@ -55,23 +69,43 @@ class EnvPool:
         frame, info = self._pool.reset()
         n = self.num_envs
         self._lives = np.array(info["lives"]) if self.is_atari else self._lives
-        return TimeStep(self._frame(frame), np.zeros(n, np.float32), np.ones(n, np.float32), np.zeros(n, bool),
-                        np.ones(n, bool), np.zeros(n, np.float32), np.zeros(n, bool))
+        return TimeStep(
+            self._frame(frame),
+            np.zeros(n, np.float32),
+            np.ones(n, np.float32),
+            np.zeros(n, bool),
+            np.ones(n, bool),
+            np.zeros(n, np.float32),
+            np.zeros(n, bool),
+        )
 
     def step(self, action: np.ndarray) -> TimeStep:
-        """Steps each environment with `action [N]`; where the last step ended an episode the action is not used."""
+        """Steps each environment with `action [N]`; where the last step ended an episode the action
+        is not used.
+        """
         ignored = self._ended
-        frame, score, terminated, truncated, info = self._pool.step(np.where(ignored, 0, action).astype(np.int32))
+        frame, score, terminated, truncated, info = self._pool.step(
+            np.where(ignored, 0, action).astype(np.int32)
+        )
         game_over = terminated | truncated
         if self._lives_end:
             lives = np.array(info["lives"])
             terminated = terminated | ((lives < self._lives) & (lives > 0))
             self._lives = lives
-        # The forced no-op after a lost life can itself lose the game: then this frame starts nothing and ends again.
+        # The forced no-op after a lost life can itself lose the game: then this frame starts
+        # nothing and ends again.
         self._ended = np.where(ignored, game_over, terminated | truncated)
         reward = np.where(ignored, 0, np.sign(score) if self._clip else score).astype(np.float32)
         discount = np.where(terminated & ~ignored, 0, 1).astype(np.float32)
-        return TimeStep(self._frame(frame), reward, discount, self._ended, ignored, score.astype(np.float32), game_over)
+        return TimeStep(
+            self._frame(frame),
+            reward,
+            discount,
+            self._ended,
+            ignored,
+            score.astype(np.float32),
+            game_over,
+        )
 
     def _frame(self, frame: np.ndarray) -> np.ndarray:
         # Some tasks have their channels first.
@@ -82,19 +116,27 @@ class EnvPool:
 
 def is_atari(task: str) -> bool:
     """Whether the id is one of EnvPool's Atari games."""
-    return task in envpool.list_all_envs() and type(envpool.make_spec(task)).__name__ == "AtariEnvSpec"
+    return (
+        task in envpool.list_all_envs() and type(envpool.make_spec(task)).__name__ == "AtariEnvSpec"
+    )
 
 
 def check_supported(task: str) -> None:
-    """Raises `ValueError` unless the EnvPool task has one player, discrete actions, and vectors or images as observations."""
+    """Raises `ValueError` unless the EnvPool task has one player, discrete actions, and vectors or
+    images as observations.
+    """
     try:
         spec = envpool.make_spec(task)
     except Exception as error:  # a library of the system is missing, or an option has no default
         raise ValueError(f"EnvPool cannot make {task} here: {error}") from error
     if spec.config.max_num_players > 1:
-        raise ValueError(f"{task} is a game of {spec.config.max_num_players} players; only one is supported")
+        raise ValueError(
+            f"{task} is a game of {spec.config.max_num_players} players; only one is supported"
+        )
     if not hasattr(spec.action_space, "n"):
         raise ValueError(f"{task} has continuous actions; only discrete actions are supported")
     if not getattr(spec.observation_space, "shape", ()):
         kind = type(spec.observation_space).__name__
-        raise ValueError(f"{task} has observations of the kind {kind}; only vectors and images are supported")
+        raise ValueError(
+            f"{task} has observations of the kind {kind}; only vectors and images are supported"
+        )

@@ -1,4 +1,6 @@
-"""Environments as pure functions: a protocol, and N copies of one in lock-step inside a compiled program."""
+"""Environments as pure functions: a protocol, and N copies of one in lock-step inside a compiled
+program.
+"""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +27,10 @@ class Step(NamedTuple):
 
 
 class Environment(Protocol):
-    """One environment. Both functions are pure, work under `jit` and `vmap`, and never reset by themselves."""
+    """One environment. Both functions are pure, work under `jit` and `vmap`, and never reset by
+    themselves.
+    """
+
     num_actions: int
 
     def reset(self, key: PRNGKey) -> Reset:
@@ -37,6 +42,7 @@ class Environment(Protocol):
 
 class EnvState(NamedTuple):
     """N environments."""
+
     inner: Any  # [N, ...] of the environment
     key: PRNGKey  # [N]
     last: Array  # [N] bool, the episode ended: the next step resets
@@ -44,12 +50,16 @@ class EnvState(NamedTuple):
 
 
 class JaxEnvs:
-    """N copies of a pure environment, each with its own key, with the time limit and autoreset that `TimeStep` asks for.
+    """N copies of a pure environment, each with its own key, with the time limit and autoreset that
+    `TimeStep` asks for.
 
-    `advance` is the pure function that the compiled cycle calls; `reset` and `step` drive the same thing from the host, as
-    `EnvPool`'s do, and remember where it stands in `state`.
+    `advance` is the pure function that the compiled cycle calls; `reset` and `step` drive the same
+    thing from the host, as `EnvPool`'s do, and remember where it stands in `state`.
     """
-    def __init__(self, environment: Environment, config: EnvConfig, seeds: list[int], *, training: bool):
+
+    def __init__(
+        self, environment: Environment, config: EnvConfig, seeds: list[int], *, training: bool
+    ):
         self._environment = environment
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
         self._clip = training and config.clip_rewards
@@ -73,12 +83,17 @@ class JaxEnvs:
         return state, TimeStep(to_frame(observation), zeros, jnp.ones(n), no, ~no, zeros, no)
 
     def advance(self, state: EnvState, action: Array) -> tuple[EnvState, TimeStep]:
-        """Steps each environment with `action [N]`, or resets it where the last step ended an episode."""
+        """Steps each environment with `action [N]`, or resets it where the last step ended an
+        episode.
+        """
+
         def one(inner, key, last, action):
             key, step_key, reset_key = jax.random.split(key, 3)
             step = self._environment.step(inner, action, step_key)
             fresh = self._environment.reset(reset_key)
-            inner, observation = jax.tree.map(lambda a, b: jnp.where(last, a, b), tuple(fresh), (step.state, step.observation))
+            inner, observation = jax.tree.map(
+                lambda a, b: jnp.where(last, a, b), tuple(fresh), (step.state, step.observation)
+            )
             return inner, key, observation, step
 
         inner, key, observation, step = jax.vmap(one)(state.inner, state.key, state.last, action)
@@ -90,8 +105,14 @@ class JaxEnvs:
             last |= length >= self._limit  # never of a first frame: its length is 0
         score = jnp.where(first, 0.0, step.reward).astype(jnp.float32)
         return EnvState(inner, key, last, length), TimeStep(
-            frame=to_frame(observation), reward=jnp.sign(score) if self._clip else score,
-            discount=jnp.where(terminated, 0.0, 1.0), last=last, first=first, score=score, game_over=last)  # fmt: skip
+            frame=to_frame(observation),
+            reward=jnp.sign(score) if self._clip else score,
+            discount=jnp.where(terminated, 0.0, 1.0),
+            last=last,
+            first=first,
+            score=score,
+            game_over=last,
+        )
 
     def reset(self) -> TimeStep:
         """The first frames."""

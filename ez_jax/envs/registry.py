@@ -24,6 +24,7 @@ class UnknownTask(ValueError):
 
 class Environments(Protocol):
     """N environments in lock-step, as the stages see them."""
+
     num_envs: int
 
     def spec(self, stack: int) -> EnvSpec: ...
@@ -41,9 +42,8 @@ def register(task: str, make_environment: Callable[[], Environment]) -> None:
 def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments:
     """The environments of a task, one for each seed.
 
-    Raises:
-      UnknownTask: no such id.
-      ValueError: actions are not discrete, observations neither vectors nor images, or the library is not installed.
+    Raises: UnknownTask: no such id. ValueError: actions are not discrete, observations neither
+      vectors nor images, or the library is not installed.
     """
     if (environment := _functional(config.id)) is not None:
         return JaxEnvs(environment, config, seeds, training=training)
@@ -57,7 +57,11 @@ def check_task(task: str) -> None:
         return
     known = envpool.list_all_envs()
     if task not in known:
-        lower = {name.lower(): name for name in (*known, *FUNCTIONAL) if "/" not in name or name in FUNCTIONAL}
+        lower = {
+            name.lower(): name
+            for name in (*known, *FUNCTIONAL)
+            if "/" not in name or name in FUNCTIONAL
+        }
         _refuse(task, lower)
     check_supported(task)
 
@@ -73,7 +77,9 @@ def _functional(task: str) -> Environment | None:
         import gymnax
         import pgx
     except ImportError as error:
-        raise ValueError(f'{task} needs the extra "jaxenvs" (pip install -e ".[jaxenvs]"): {error}') from error
+        raise ValueError(
+            f'{task} needs the extra "jaxenvs" (pip install -e ".[jaxenvs]"): {error}'
+        ) from error
     from ez_jax.envs.adapters import Gymnax, Pgx
 
     known = gymnax.registered_envs if library == "gymnax" else pgx.available_envs()
@@ -84,5 +90,10 @@ def _functional(task: str) -> Environment | None:
 
 def _refuse(task: str, lower: dict[str, str]) -> None:
     near = difflib.get_close_matches(task.lower(), lower, n=3, cutoff=0.4)
-    names = ", ".join(lower[n].removesuffix("-v5") if task.endswith("-v5") else lower[n] for n in near)
-    raise UnknownTask(f"unknown game {task.removesuffix('-v5')!r}" + (f"; the nearest are: {names}" if names else ""))
+    names = ", ".join(
+        lower[n].removesuffix("-v5") if task.endswith("-v5") else lower[n] for n in near
+    )
+    raise UnknownTask(
+        f"unknown game {task.removesuffix('-v5')!r}"
+        + (f"; the nearest are: {names}" if names else "")
+    )

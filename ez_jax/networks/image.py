@@ -1,4 +1,6 @@
-"""Representation, dynamics and head features for image observations (EfficientZero, appendix A.1)."""
+"""Representation, dynamics and head features for image observations (EfficientZero, appendix
+A.1).
+"""
 
 import flax.linen as nn
 import jax
@@ -10,7 +12,10 @@ Array = jax.Array
 
 
 class ResBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN, plus the input, ReLU; at stride 2 the input passes through a bare 3x3 convolution."""
+    """conv-BN-ReLU-conv-BN, plus the input, ReLU; at stride 2 the input passes through a bare 3x3
+    convolution.
+    """
+
     channels: int
     stride: int = 1
     dtype: jnp.dtype = jnp.float32
@@ -26,7 +31,9 @@ class ResBlock(nn.Module):
 
 
 def average_pool(x: Array) -> Array:
-    """3x3 window, stride 2, the zero padding counted: in each direction a sum of three strided slices, whose gradient is cheap."""
+    """3x3 window, stride 2, the zero padding counted: in each direction a sum of three strided
+    slices, whose gradient is cheap.
+    """
     for axis in (1, 2):
         size = x.shape[axis]
         padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)])
@@ -35,14 +42,21 @@ def average_pool(x: Array) -> Array:
 
 
 def space_to_depth(x: Array, size: int) -> Array:
-    """Squares of `size` pixels a side as channels of one pixel: `[B, H, W, C]` to `[B, H/size, W/size, size * size * C]`."""
+    """Squares of `size` pixels a side as channels of one pixel: `[B, H, W, C]` to `[B, H/size,
+    W/size, size * size * C]`.
+    """
     batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // size, size, width // size, size, channels).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(batch, height // size, size, width // size, size, channels).transpose(
+        0, 1, 3, 2, 4, 5
+    )
     return x.reshape(batch, height // size, width // size, -1)
 
 
 class Representation(nn.Module):
-    """uint8 `[B, H, W, C]` to a non-negative latent state `[B, h, w, channels]`; 96 px and two pools give 6x6."""
+    """uint8 `[B, H, W, C]` to a non-negative latent state `[B, h, w, channels]`; 96 px and two
+    pools give 6x6.
+    """
+
     channels: int
     pools: int
     blocks: int
@@ -67,8 +81,10 @@ class Representation(nn.Module):
 
 
 class Dynamics(nn.Module):
-    """Next latent state. The action enters as one plane a/|A|, one plane for each action, or features of these
-    (EfficientZero-V2); the state is added back before the ReLU (residual path)."""
+    """Next latent state. The action enters as one plane a/|A|, one plane for each action, or
+    features of these (EfficientZero-V2); the state is added back before the ReLU (residual
+    path)."""
+
     num_actions: int
     blocks: int
     embedding: int = 0
@@ -77,13 +93,28 @@ class Dynamics(nn.Module):
 
     @nn.compact
     def __call__(self, state: Array, action: Array, train: bool | Calls) -> Array:
-        planes = jax.nn.one_hot(action, self.num_actions) if self.one_hot else (action / self.num_actions)[:, None]
+        planes = (
+            jax.nn.one_hot(action, self.num_actions)
+            if self.one_hot
+            else (action / self.num_actions)[:, None]
+        )
         planes = planes.astype(state.dtype)[:, None, None]
         planes = jnp.broadcast_to(planes, state.shape[:-1] + planes.shape[-1:])
         if self.embedding:
-            # Without bias all planes a/|A| would be multiples of one, which LayerNorm takes for the same.
-            planes = conv(self.embedding, kernel=1, fan_in=planes.shape[-1], dtype=self.dtype, name="action_embedding")(planes)
-            planes = nn.relu(nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=(1, 2, 3), dtype=self.dtype)(planes))
+            # Without bias all planes a/|A| would be multiples of one, which LayerNorm takes for the
+            # same.
+            planes = conv(
+                self.embedding,
+                kernel=1,
+                fan_in=planes.shape[-1],
+                dtype=self.dtype,
+                name="action_embedding",
+            )(planes)
+            planes = nn.relu(
+                nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=(1, 2, 3), dtype=self.dtype)(
+                    planes
+                )
+            )
         x = jnp.concatenate([state, planes], axis=-1)
         x = batch_norm(train, self.dtype)(conv(state.shape[-1], dtype=self.dtype)(x))
         x = nn.relu(x + state)
@@ -94,6 +125,7 @@ class Dynamics(nn.Module):
 
 class Trunk(nn.Module):
     """Residual blocks shared by the value and policy heads."""
+
     blocks: int
     dtype: jnp.dtype = jnp.float32
 
@@ -105,7 +137,10 @@ class Trunk(nn.Module):
 
 
 class Features(nn.Module):
-    """1x1 convolution (with bias), BN, ReLU, flattened in float32: what a head sees of a latent state."""
+    """1x1 convolution (with bias), BN, ReLU, flattened in float32: what a head sees of a latent
+    state.
+    """
+
     channels: int
     dtype: jnp.dtype = jnp.float32
 

@@ -1,6 +1,7 @@
 """The model: one interface over image and vector networks.
 
-Paper sizes and wiring: EfficientZero, appendix A.1. The methods are called by `network.apply(variables, ..., method=...)`.
+Paper sizes and wiring: EfficientZero, appendix A.1. The methods are called by
+`network.apply(variables, ..., method=...)`.
 """
 
 from typing import Any, NamedTuple
@@ -25,42 +26,62 @@ class Prediction(NamedTuple):
 
 class Step(NamedTuple):
     """One step of the model."""
+
     state: Array  # [B, ...] next latent state
-    memory: tuple[Array, Array]  # LSTM cell and output, [B, lstm] each ([B, 0] without value prefix)
+    memory: tuple[
+        Array, Array
+    ]  # LSTM cell and output, [B, lstm] each ([B, 0] without value prefix)
     prefix_logits: Array  # [B, 2 * support + 1] f32, reward summed since the memory was last zero
 
 
 class ValuePrefix(nn.Module):
-    """Summed reward since the memory was last zero (EfficientZero, section 4.2), or the single reward without LSTM."""
+    """Summed reward since the memory was last zero (EfficientZero, section 4.2), or the single
+    reward without LSTM.
+    """
+
     features: nn.Module
     config: NetworkConfig
 
     @nn.compact
-    def __call__(self, memory: tuple[Array, Array], states: Array, train: bool | Calls,
-                 restart: int) -> tuple[tuple[Array, Array], Array]:
+    def __call__(
+        self, memory: tuple[Array, Array], states: Array, train: bool | Calls, restart: int
+    ) -> tuple[tuple[Array, Array], Array]:
         x = self.features(states, train)
         if self.config.value_prefix:
             memory, x = LSTM(self.config.lstm)(memory, x, restart)
             x = nn.relu(normalise(self.config.norm, train)(x))
-        logits = Mlp((self.config.head_hidden,), 2 * self.config.support + 1, True, self.config.norm)(x, train)
+        logits = Mlp(
+            (self.config.head_hidden,), 2 * self.config.support + 1, True, self.config.norm
+        )(x, train)
         return memory, logits
 
 
 class Network(nn.Module):
     """EfficientZero's model for one kind of observation."""
+
     config: NetworkConfig
     spec: EnvSpec
 
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         if len(self.spec.frame_shape) == 3:
-            self.representation = image.Representation(c.channels, c.pools, c.blocks, c.patch, dtype)
-            self.dynamics = image.Dynamics(self.spec.num_actions, c.blocks, c.action_embedding, c.action_planes == "one_hot", dtype)
+            self.representation = image.Representation(
+                c.channels, c.pools, c.blocks, c.patch, dtype
+            )
+            self.dynamics = image.Dynamics(
+                self.spec.num_actions,
+                c.blocks,
+                c.action_embedding,
+                c.action_planes == "one_hot",
+                dtype,
+            )
             self.trunk = image.Trunk(c.blocks, dtype)
-            features = lambda: image.Features(c.head_channels, dtype)  # noqa: E731
+            features = lambda: image.Features(c.head_channels, dtype)
         else:
             self.representation = vector.Representation(c.channels, c.blocks, c.norm, dtype)
-            self.dynamics = vector.Dynamics(self.spec.num_actions, c.blocks, c.action_embedding, c.norm, dtype)
+            self.dynamics = vector.Dynamics(
+                self.spec.num_actions, c.blocks, c.action_embedding, c.norm, dtype
+            )
             self.trunk = vector.Trunk(c.blocks, c.norm, dtype)
             features = vector.Features
         self.value_prefix = ValuePrefix(features(), c)
@@ -77,31 +98,43 @@ class Network(nn.Module):
 
     def predict(self, state: Array, train: bool | Calls = False) -> Prediction:
         x = self.trunk(state, train)
-        return Prediction(self.value_head(self.value_features(x, train), train),
-                          self.policy_head(self.policy_features(x, train), train))
+        return Prediction(
+            self.value_head(self.value_features(x, train), train),
+            self.policy_head(self.policy_features(x, train), train),
+        )
 
-    def step(self, state: Array, memory: tuple[Array, Array], action: Array, train: bool | Calls = False) -> Step:
-        """One model step along `action [B]`; the caller zeroes the memory where the value prefix starts anew."""
+    def step(
+        self, state: Array, memory: tuple[Array, Array], action: Array, train: bool | Calls = False
+    ) -> Step:
+        """One model step along `action [B]`; the caller zeroes the memory where the value prefix
+        starts anew.
+        """
         return self.reward(self.advance(state, action, train), memory, train)
 
     def advance(self, state: Array, action: Array, train: bool | Calls = False) -> Array:
         """Next latent state alone: the loss scales its gradient before any head sees it."""
         return self.dynamics(state, action, train)
 
-    def reward(self, states: Array, memory: tuple[Array, Array], train: bool | Calls = False, restart: int = 0) -> Step:
+    def reward(
+        self,
+        states: Array,
+        memory: tuple[Array, Array],
+        train: bool | Calls = False,
+        restart: int = 0,
+    ) -> Step:
         """Value prefixes on arrival in consecutive states.
 
-        Args:
-          states: `[B * steps, ...]`, sample by sample.
-          memory: before the first, `[B, lstm]` each.
-          train: see `Calls`.
-          restart: the memory is zero again after so many states, the horizon of the value prefix; 0: never.
+        Args: states: `[B * steps, ...]`, sample by sample. memory: before the first, `[B, lstm]`
+          each. train: see `Calls`. restart: the memory is zero again after so many states, the
+          horizon of the value prefix; 0: never.
         """
         memory, logits = self.value_prefix(memory, states, train, restart)
         return Step(states, memory, logits)
 
     def project(self, state: Array, train: bool | Calls = False) -> Array:
-        """SimSiam projection `[B, projection]` (Chen & He 2021): BatchNorm after the last layer too, without ReLU."""
+        """SimSiam projection `[B, projection]` (Chen & He 2021): BatchNorm after the last layer
+        too, without ReLU.
+        """
         return self.projector_norm(self.projector(state.reshape(state.shape[0], -1), train), train)
 
     def predict_projection(self, projection: Array, train: bool | Calls = False) -> Array:
@@ -122,7 +155,10 @@ class Network(nn.Module):
 
 
 def encode(network: Network, variables: Any, observation: Array) -> Array:
-    """`Network.encode` for inference: observations `[B, ..., S * C]`, which need nothing of each other, to latent states."""
+    """`Network.encode` for inference: observations `[B, ..., S * C]`, which need nothing of each
+    other, to latent states.
+    """
+
     def run(x: Array) -> Array:
         return network.apply(variables, x, method=Network.encode)
 
@@ -145,7 +181,9 @@ def frames_to_channels(frames: Array) -> Array:
 
 
 def observations(frames: Array, stack: int, step: int) -> Array:
-    """The stacked observation of slot `step` out of consecutive frames `[B, S - 1 + size, ..., C]`: `[B, ..., S * C]`."""
+    """The stacked observation of slot `step` out of consecutive frames `[B, S - 1 + size, ..., C]`:
+    `[B, ..., S * C]`.
+    """
     return frames_to_channels(frames[:, step : step + stack])
 
 
