@@ -15,7 +15,7 @@ from ez_jax.cli import RunArgs, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import Config
 from ez_jax.presets import PRESETS
-from ez_jax.run import setup
+from ez_jax.runner.setup import setup
 
 EXPECTED = {
     "paper": "hours on an accelerator, weeks on a CPU: the progress line tells after the first updates",

@@ -26,14 +26,15 @@ from rich.table import Table
 from timing import Ceilings, Row, Work, ceilings, count_work, measure, read, time_calls, write
 
 from ez_jax import cycle as cycle_lib
-from ez_jax import learner as learner_lib
-from ez_jax import lowering, reanalyser, replay
+from ez_jax.agent import learning
+from ez_jax import lowering
+from ez_jax.agent import reanalysis, replay
 from ez_jax.config import Config, replace
-from ez_jax.losses import active_losses
-from ez_jax.mesh import make_mesh
+from ez_jax.agent.losses import active_losses
+from ez_jax.program.mesh import make_mesh
 from ez_jax.networks import Network, encode, init_variables, observation_shape
 from ez_jax.presets import PRESETS
-from ez_jax.search import make_recurrent_fn, make_root, search, search_from_root
+from ez_jax.agent.search import make_recurrent_fn, make_root, search, search_from_root
 from ez_jax.types import Batch, EnvSpec, Positions, Replay
 
 matplotlib.use("Agg")
@@ -286,14 +287,14 @@ def reanalyse_rows(model: Model, args: Args) -> Iterator[Row]:
 
     def sampled(variables, held):
         return refreshed(
-            reanalyser.reanalyse_sampled(
+            reanalysis.reanalyse_sampled(
                 model.network, config, variables, model.key, held, drawn, jnp.asarray(1)
             )
         )
 
     def oldest(variables, held):
         return refreshed(
-            reanalyser.reanalyse_oldest(
+            reanalysis.reanalyse_oldest(
                 model.network,
                 config,
                 variables,
@@ -334,12 +335,12 @@ def reanalyse_rows(model: Model, args: Args) -> Iterator[Row]:
 
 def update_rows(model: Model, args: Args) -> Iterator[Row]:
     """Targets, loss, gradient and optimiser of a batch that is there."""
-    learner = learner_lib.init(model.config, model.variables)
+    learner = learning.init(model.config, model.variables)
     for size in args.batches:
         config = replace(model.config, cycle__batch_size=size)
 
         def run(learner, batch, config=config):
-            return learner_lib.update(
+            return learning.update(
                 learner,
                 model.key,
                 batch,

@@ -15,7 +15,7 @@ from typing import Literal
 from ez_jax.cli import RunArgs, env_steps, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.presets import classic
-from ez_jax.run import setup
+from ez_jax.runner.setup import setup
 
 
 @dataclass(frozen=True)

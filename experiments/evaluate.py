@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from ez_jax.config import replace, validate
-from ez_jax.evaluation import check_video, evaluate, record_video
+from ez_jax.runner.evaluation import check_video, evaluate, record_video
 from ez_jax.run import game_name, provenance, restore, setup, summary, write_episodes
 
 

@@ -25,7 +25,7 @@ import tyro
 
 from ez_jax.config import Config, replace
 from ez_jax.run import provenance
-from ez_jax.search import search_from_root
+from ez_jax.agent.search import search_from_root
 
 GUMBEL = dict(
     search__algorithm="gumbel", search__num_simulations=16, search__max_considered_actions=8

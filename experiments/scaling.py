@@ -26,16 +26,16 @@ from rich.table import Table
 from timing import peak_memory, time_calls
 
 from ez_jax import cycle as cycle_lib
-from ez_jax import learner as learner_lib
-from ez_jax import replay as replay_lib
+from ez_jax.agent import learning
+from ez_jax.agent import replay as replay_lib
 from ez_jax.config import Config, replace
-from ez_jax.losses import active_losses
+from ez_jax.agent.losses import active_losses
 from ez_jax.lowering import jit
-from ez_jax.mesh import make_mesh
+from ez_jax.program.mesh import make_mesh
 from ez_jax.networks import Network, encode, init_variables
 from ez_jax.presets import CPU
 from ez_jax.run import provenance
-from ez_jax.search import search
+from ez_jax.agent.search import search
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -108,7 +108,7 @@ def point(
 
 def of_batch(args: Args) -> Iterator[Point]:
     model = make_model("cpu")
-    learner = learner_lib.init(model.config, model.variables)
+    learner = learning.init(model.config, model.variables)
     for size in (16, 32, 64, 128, 256):
         config = replace(model.config, cycle__batch_size=size)
         yield point(
@@ -116,7 +116,7 @@ def of_batch(args: Args) -> Iterator[Point]:
             "update",
             size,
             args.seconds,
-            lambda learner, batch, config=config: learner_lib.update(
+            lambda learner, batch, config=config: learning.update(
                 learner,
                 model.key,
                 batch,

@@ -21,12 +21,12 @@ import numpy as np
 import tyro
 
 from ez_jax import cycle, diagnostics, learner, targets
-from ez_jax import replay as replay_lib
-from ez_jax.checkpoint import regenerate
+from ez_jax.agent import replay as replay_lib
+from ez_jax.runner.checkpoint import regenerate
 from ez_jax.config import Config, replace
 from ez_jax.networks import Network, encode, observations
 from ez_jax.run import provenance, restore, setup
-from ez_jax.transforms import logits_to_scalar
+from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.types import Array, Batch, Positions
 
 

@@ -12,7 +12,9 @@ from typing import Annotated, TypeVar
 import tyro
 
 from ez_jax.config import Config
-from ez_jax.run import Stopped, check, run_members, seed_members
+from ez_jax.runner.stopping import Stopped
+from ez_jax.runner.train import run_together
+from ez_jax.runner.workdir import SeedRun, seed_runs
 
 
 @dataclass(frozen=True)
@@ -70,33 +72,35 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
     last = config.seed + args.num_seeds - 1
     seeds = f"seed{config.seed}" if args.num_seeds == 1 else f"seeds{config.seed}-{last}"
     workdir = Path(args.workdir or f"runs/{name}-{preset}-{seeds}")
+    together = f", {args.num_seeds} seeds at once" if args.num_seeds > 1 else ""
+
+    def announce() -> None:
+        print(
+            f"{task}, preset {preset} ({announcement}){together}: {config.env_steps:,} steps, "
+            f"{config.total_updates:,} updates; writing to {workdir}",
+            flush=True,
+        )
+
     try:
         if args.num_seeds < 1:
             raise ValueError(f"num-seeds={args.num_seeds} is out of range: it must be at least 1")
-        members = seed_members(config, workdir, args.num_seeds)
-        if args.num_seeds == 1:
-            members = [members[0]._replace(workdir=workdir)]
-        check(members, resume=args.resume)
-        together = f", {args.num_seeds} seeds at once" if args.num_seeds > 1 else ""
-        print(
-            f"{task}, preset {preset} ({announcement}){together}: {config.env_steps:,} steps, {config.total_updates:,} updates; "
-            f"writing to {workdir}",
-            flush=True,
-        )
-        results = run_members(members, resume=args.resume, preset=preset)
+        runs = [SeedRun(config, workdir)]
+        if args.num_seeds > 1:
+            runs = seed_runs(config, workdir, args.num_seeds)
+        results = run_together(runs, resume=args.resume, preset=preset, announce=announce)
     except Stopped as stopped:
         print(stopped)
         return 0
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for member, result in zip(members, results):
+    for one, result in zip(runs, results):
         normalized = result["human_normalized"]
         print(
             f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over {result['eval_episodes']} episodes "
             f"({result['eval_distinct']} distinct returns)"
             + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
-            + f"; see {member.workdir / 'result.json'}"
+            + f"; see {one.workdir / 'result.json'}"
         )
     return 0
 

@@ -16,7 +16,7 @@ PRNGKey = jax.Array
 
 
 class EnvSpec(NamedTuple):
-    """What a network and a replay must know of an environment."""
+    """What a network and a replay need to know of an environment."""
 
     num_actions: int
     frame_shape: tuple[int, ...]  # one frame
@@ -25,8 +25,9 @@ class EnvSpec(NamedTuple):
 
 
 class TimeStep(NamedTuple):
-    """What N environments say after one step; a step after `last` ignores its action and returns a
-    `first` frame.
+    """The answer of N environments to one step.
+
+    A step after `last` ignores its action and returns a `first` frame.
     """
 
     frame: Array  # [N, ...] the newest single frame
@@ -38,13 +39,13 @@ class TimeStep(NamedTuple):
     game_over: Array  # [N] bool, the whole game ended with this frame, lives and time included
 
 
-class Selection(NamedTuple):
-    """What acting decides and stores for N roots."""
+class SearchOutput(NamedTuple):
+    """The decision for N roots, and what replay keeps of it."""
 
     action: Array  # [N] i32
-    policy: Array  # [N, A] f32, the policy target of the search
-    root_value: Array  # [N] f32, value of the search
-    value: Array  # [N] f32, value head of the network
+    policy: Array  # [N, A] f32, the policy target
+    search_value: Array  # [N] f32, mean of the network value and all returns backed up to the root
+    network_value: Array  # [N] f32, the value head's output at the root
 
 
 @flax.struct.dataclass
@@ -56,10 +57,8 @@ class Replay:
     time-out).
     """
 
-    frame: (
-        Array | None
-        # [N, T, ...]; None in a checkpoint of host environments: the action log brings the frames back
-    )
+    # None in a checkpoint of host environments: the action log brings the frames back.
+    frame: Array | None  # [N, T, ...]
     action: Array  # [N, T] i32
     reward: Array  # [N, T] f32
     discount: Array  # [N, T] f32
@@ -67,8 +66,8 @@ class Replay:
     offset: Array  # [N, T] i32, steps since the first frame of the episode
     born: Array  # [N, T] i32, environment steps taken before this slot was written
     policy: Array  # [N, T, A] f32
-    root_value: Array  # [N, T] f32
-    value: Array  # [N, T] f32
+    search_value: Array  # [N, T] f32
+    network_value: Array  # [N, T] f32
     refreshed: Array  # [N, T] i32, update at which policy and values were last computed
     priority: Array  # [N, T] f32, 0 where nothing may be drawn
     cursor: Array  # [] i32, slots ever written in each lane
@@ -82,19 +81,25 @@ class Positions:
     time: Array  # [B] i32, absolute slot number
 
 
+class Drawn(NamedTuple):
+    """The positions of the next batch."""
+
+    positions: Positions
+    probability: Array  # [B] of each in a single draw, over all devices
+
+
 @flax.struct.dataclass
 class Batch:
     """B windows of replay that start at sampled positions."""
 
-    positions: Positions
     frames: Array  # [B, S + K, ...], from S - 1 slots before the position to K after it
     action: Array  # [B, L] i32
     reward: Array  # [B, L] f32
     discount: Array  # [B, L] f32
     last: Array  # [B, L] bool
     policy: Array  # [B, L, A] f32
-    root_value: Array  # [B, L] f32
-    value: Array  # [B, L] f32
+    search_value: Array  # [B, L] f32
+    network_value: Array  # [B, L] f32
     age: Array  # [B] i32, environment steps since the position was written
     staleness: Array  # [B] i32, updates since the position was refreshed
     weight: Array  # [B] f32, importance weight
@@ -107,43 +112,41 @@ class Targets:
     value: Array  # [B, K + 1] f32
     value_prefix: Array  # [B, K] f32, of steps 1..K
     policy: Array  # [B, K + 1, A] f32
-    # [B, K + 1] f32, 1 where value and value prefix are known: in the episode, and after it if
-    # absorbing
-    value_mask: Array
+    # Value and value prefix are known in the episode, and after its end if it is absorbing.
+    value_mask: Array  # [B, K + 1] f32, 1 where they are
     policy_mask: Array  # [B, K + 1] f32, 1 where a step was taken in the episode of the position
     state_mask: Array  # [B, K + 1] f32, 1 where slot k belongs to the episode of the position
 
 
 @flax.struct.dataclass
 class Unroll:
-    """What the model predicts along the actions that were taken."""
+    """The model's predictions along the actions that were taken."""
 
     value_logits: Array  # [B, K + 1, 2 * support + 1]
     policy_logits: Array  # [B, K + 1, A]
     prefix_logits: Array  # [B, K, 2 * support + 1], of steps 1..K
-    projection: (
-        Array | None
-    )  # [B, K, P], of the predicted states; None when no consistency is asked for
+    # None where no loss term reads the projections.
+    projection: Array | None  # [B, K, P], of the predicted states
     target_projection: Array | None  # [B, K, P], of the encoded frames, no gradient
 
 
 @flax.struct.dataclass
 class Learner:
+    """Network, target network and optimiser."""
+
     variables: Any  # {'params', 'batch_stats'} of the network
-    target_variables: Any  # the same, a while ago
+    target_variables: Any  # a copy of `variables`, up to `cycle.target_interval` updates old
     opt_state: Any
     updates: Array  # [] i32
 
 
 @flax.struct.dataclass
 class Actor:
-    """Where the environments stand, and what is counted about them."""
+    """Where the environments stand, and the statistics of their games."""
 
-    # [N, ...] state of environments that are pure functions, None for those that step on the host
-    env: Any
-    stack: (
-        Array | None
-    )  # [N, ..., S * C] the current observation; None in a checkpoint of host environments
+    env: Any  # [N, ...] state of environments that are pure functions, None for those on the host
+    # None in a checkpoint of host environments.
+    stack: Array | None  # [N, ..., S * C] the current observation
     last: Array  # [N] bool, of the current frame
     discount: Array  # [N] f32, of the step that led to the current frame
     offset: Array  # [N] i32, steps since the first frame of the episode
@@ -157,7 +160,7 @@ class Actor:
 
 @flax.struct.dataclass
 class State:
-    """Everything that a run is, but for environments that step on the host."""
+    """All of a run's state, except environments that step on the host."""
 
     learner: Learner
     actor: Actor

@@ -5,15 +5,25 @@
 
 from ez_jax.envs.envpool import EnvPool, is_atari
 from ez_jax.envs.functional import Environment, JaxEnvs
-from ez_jax.envs.registry import Environments, UnknownTask, check_task, make, register
+from ez_jax.envs.registry import (
+    Environments,
+    PureEnvironments,
+    UnknownTask,
+    check_task,
+    describe,
+    make,
+    register,
+)
 
 __all__ = [
     "EnvPool",
     "Environment",
     "Environments",
     "JaxEnvs",
+    "PureEnvironments",
     "UnknownTask",
     "check_task",
+    "describe",
     "is_atari",
     "make",
     "register",

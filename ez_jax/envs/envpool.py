@@ -5,11 +5,13 @@ can be neither cached on disk nor restored; a plain step costs the same and runs
 accelerator.
 """
 
+from typing import Any
+
 import envpool
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs.frames import to_frame
+from ez_jax.observations import to_frame
 from ez_jax.types import EnvSpec, TimeStep
 
 
@@ -25,27 +27,17 @@ class EnvPool:
     def __init__(self, config: EnvConfig, seeds: list[int], *, training: bool, **frame_options):
         """Starts the environments.
 
-        Args: config: the task and its options. seeds: one for each environment. training: with lost
-          lives as ends, clipped rewards and the training time limit, or the whole game.
+        Args:
+          config: the task and its options.
+          seeds: one for each environment.
+          training: with lost lives as ends, clipped rewards and the training time limit, or the
+            whole game.
           **frame_options: overrides of EnvPool's options, e.g. larger frames for a video.
         """
         self.is_atari = is_atari(config.id)
         limit = config.max_episode_steps if training else config.eval_max_episode_steps
         options = {"max_episode_steps": limit} if limit else {}
-        if self.is_atari:
-            options |= dict(
-                img_height=config.height,
-                img_width=config.width,
-                gray_scale=config.grayscale,
-                stack_num=1,
-                frame_skip=config.frame_skip,
-                noop_max=config.noop_max,
-                use_fire_reset=False,
-                episodic_life=False,
-                reward_clip=False,
-                repeat_action_probability=0.0,
-                full_action_space=False,
-            )
+        options |= atari_options(config) if self.is_atari else {}
         self._pool = envpool.make(
             config.id,
             env_type="gymnasium",
@@ -60,9 +52,7 @@ class EnvPool:
         self.num_envs = len(seeds)
 
     def spec(self, stack: int) -> EnvSpec:
-        space = self._pool.observation_space
-        frame = self._frame(np.zeros((1, *space.shape), space.dtype))
-        return EnvSpec(int(self._pool.action_space.n), frame.shape[1:], frame.dtype.type, stack)
+        return _spec(self._pool.observation_space, self._pool.action_space, stack)
 
     def reset(self) -> TimeStep:
         """The first frames; call it once."""
@@ -70,7 +60,7 @@ class EnvPool:
         n = self.num_envs
         self._lives = np.array(info["lives"]) if self.is_atari else self._lives
         return TimeStep(
-            self._frame(frame),
+            channels_last_frame(frame),
             np.zeros(n, np.float32),
             np.ones(n, np.float32),
             np.zeros(n, bool),
@@ -98,7 +88,7 @@ class EnvPool:
         reward = np.where(ignored, 0, np.sign(score) if self._clip else score).astype(np.float32)
         discount = np.where(terminated & ~ignored, 0, 1).astype(np.float32)
         return TimeStep(
-            self._frame(frame),
+            channels_last_frame(frame),
             reward,
             discount,
             self._ended,
@@ -107,11 +97,41 @@ class EnvPool:
             game_over,
         )
 
-    def _frame(self, frame: np.ndarray) -> np.ndarray:
-        # Some tasks have their channels first.
-        if frame.ndim == 4 and frame.shape[1] < frame.shape[3]:
-            frame = frame.transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(to_frame(frame))
+
+def atari_options(config: EnvConfig) -> dict[str, Any]:
+    """EnvPool's options for Atari: EfficientZero's preprocessing, lives handled by us."""
+    return dict(
+        img_height=config.height,
+        img_width=config.width,
+        gray_scale=config.grayscale,
+        stack_num=1,
+        frame_skip=config.frame_skip,
+        noop_max=config.noop_max,
+        use_fire_reset=False,
+        episodic_life=False,
+        reward_clip=False,
+        repeat_action_probability=0.0,
+        full_action_space=False,
+    )
+
+
+def describe(config: EnvConfig, stack: int) -> EnvSpec:
+    """The spec of a task, without starting an emulator."""
+    options = atari_options(config) if is_atari(config.id) else {}
+    made = envpool.make_spec(config.id, **options)
+    return _spec(made.observation_space, made.action_space, stack)
+
+
+def _spec(observations: Any, actions: Any, stack: int) -> EnvSpec:
+    frame = channels_last_frame(np.zeros((1, *observations.shape), observations.dtype))
+    return EnvSpec(int(actions.n), frame.shape[1:], frame.dtype.type, stack)
+
+
+def channels_last_frame(observation: np.ndarray) -> np.ndarray:
+    """EnvPool's observations `[N, ...]` as frames; some tasks have their channels first."""
+    if observation.ndim == 4 and observation.shape[1] < observation.shape[3]:
+        observation = observation.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(to_frame(observation))
 
 
 def is_atari(task: str) -> bool:
@@ -122,8 +142,10 @@ def is_atari(task: str) -> bool:
 
 
 def check_supported(task: str) -> None:
-    """Raises `ValueError` unless the EnvPool task has one player, discrete actions, and vectors or
-    images as observations.
+    """Refuses tasks that are not for one player, discrete actions, and vectors or images.
+
+    Raises:
+      ValueError: says which it is.
     """
     try:
         spec = envpool.make_spec(task)

@@ -2,6 +2,7 @@
 program.
 """
 
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs.frames import to_frame
+from ez_jax.observations import to_frame
 from ez_jax.types import Array, EnvSpec, PRNGKey, TimeStep
 
 
@@ -49,6 +50,16 @@ class EnvState(NamedTuple):
     length: Array  # [N] i32, steps since the reset
 
 
+def start(environment: Environment, keys: PRNGKey) -> tuple[EnvState, TimeStep]:
+    """The first frames of copies with `keys [N]`."""
+    keys = jax.vmap(jax.random.split)(keys)
+    inner, observation = jax.vmap(environment.reset)(keys[:, 0])
+    n = keys.shape[0]
+    zeros, no = jnp.zeros(n), jnp.zeros(n, bool)
+    state = EnvState(inner, keys[:, 1], no, jnp.zeros(n, jnp.int32))
+    return state, TimeStep(to_frame(observation), zeros, jnp.ones(n), no, ~no, zeros, no)
+
+
 class JaxEnvs:
     """N copies of a pure environment, each with its own key, with the time limit and autoreset that
     `TimeStep` asks for.
@@ -64,23 +75,13 @@ class JaxEnvs:
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
         self._clip = training and config.clip_rewards
         self.num_envs = len(seeds)
-        self._start = jax.jit(self.start)
+        self._start = jax.jit(functools.partial(start, environment))
         self._advance = jax.jit(self.advance)
         self._keys = jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
         self.state, self._first = self._start(self._keys)
 
     def spec(self, stack: int) -> EnvSpec:
-        shape, dtype = self._first.frame.shape[1:], np.dtype(self._first.frame.dtype)
-        return EnvSpec(self._environment.num_actions, shape, dtype.type, stack)
-
-    def start(self, keys: PRNGKey) -> tuple[EnvState, TimeStep]:
-        """The first frames, of environments with `keys [N]`."""
-        keys = jax.vmap(jax.random.split)(keys)
-        inner, observation = jax.vmap(self._environment.reset)(keys[:, 0])
-        n = keys.shape[0]
-        zeros, no = jnp.zeros(n), jnp.zeros(n, bool)
-        state = EnvState(inner, keys[:, 1], no, jnp.zeros(n, jnp.int32))
-        return state, TimeStep(to_frame(observation), zeros, jnp.ones(n), no, ~no, zeros, no)
+        return _spec(self._environment, self._first, stack)
 
     def advance(self, state: EnvState, action: Array) -> tuple[EnvState, TimeStep]:
         """Steps each environment with `action [N]`, or resets it where the last step ended an
@@ -123,3 +124,15 @@ class JaxEnvs:
         """`advance` from the host."""
         self.state, timestep = self._advance(self.state, jnp.asarray(action))
         return jax.device_get(timestep)
+
+
+def describe(environment: Environment, num_envs: int, stack: int) -> tuple[EnvSpec, EnvState]:
+    """The spec, and the shapes of the state of `num_envs` copies; nothing is computed."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_envs))
+    state, first = jax.eval_shape(functools.partial(start, environment), keys)
+    return _spec(environment, first, stack), state
+
+
+def _spec(environment: Environment, first: TimeStep, stack: int) -> EnvSpec:
+    dtype = np.dtype(first.frame.dtype).type
+    return EnvSpec(environment.num_actions, first.frame.shape[1:], dtype, stack)

@@ -2,16 +2,18 @@
 
 import difflib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import envpool
 import numpy as np
 
 from ez_jax.config import EnvConfig
+from ez_jax.envs import envpool as envpool_lib
+from ez_jax.envs import functional
 from ez_jax.envs.catch import Catch
 from ez_jax.envs.envpool import EnvPool, check_supported
 from ez_jax.envs.functional import Environment, JaxEnvs
-from ez_jax.types import EnvSpec, TimeStep
+from ez_jax.types import Array, EnvSpec, TimeStep
 
 FUNCTIONAL: dict[str, Callable[[], Environment]] = {"jax/Catch": Catch}
 """Environments written in JAX by id; `register` adds to it."""
@@ -23,15 +25,39 @@ class UnknownTask(ValueError):
 
 
 class Environments(Protocol):
-    """N environments in lock-step, as the stages see them."""
+    """N environments in lock-step, stepped from the host."""
 
     num_envs: int
 
-    def spec(self, stack: int) -> EnvSpec: ...
+    def spec(self, stack: int) -> EnvSpec:
+        """What a network must know of them, for observations of `stack` frames."""
+        ...
 
-    def reset(self) -> TimeStep: ...
+    def reset(self) -> TimeStep:
+        """The first frames."""
+        ...
 
-    def step(self, action: np.ndarray) -> TimeStep: ...
+    def step(self, action: np.ndarray) -> TimeStep:
+        """Steps each environment with `action [N]`."""
+        ...
+
+
+@runtime_checkable
+class PureEnvironments(Environments, Protocol):
+    """N environments that can also step inside a compiled program."""
+
+    state: Any  # [N, ...] where `reset` and `step` left them
+
+    def advance(self, state: Any, action: Array) -> tuple[Any, TimeStep]:
+        """`step` as a pure function of the state."""
+        ...
+
+
+class Description(NamedTuple):
+    """A task without its environments."""
+
+    spec: EnvSpec
+    state: Any  # shapes of the state of pure environments, None for those on the host
 
 
 def register(task: str, make_environment: Callable[[], Environment]) -> None:
@@ -42,13 +68,23 @@ def register(task: str, make_environment: Callable[[], Environment]) -> None:
 def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments:
     """The environments of a task, one for each seed.
 
-    Raises: UnknownTask: no such id. ValueError: actions are not discrete, observations neither
-      vectors nor images, or the library is not installed.
+    Raises:
+      UnknownTask: no such id.
+      ValueError: actions are not discrete, observations neither vectors nor images, or the library
+        is not installed.
     """
     if (environment := _functional(config.id)) is not None:
         return JaxEnvs(environment, config, seeds, training=training)
     check_task(config.id)
     return EnvPool(config, seeds, training=training)
+
+
+def describe(config: EnvConfig, stack: int) -> Description:
+    """What a restored run must know of its task; starts no emulator. Raises as `make` does."""
+    if (environment := _functional(config.id)) is not None:
+        return Description(*functional.describe(environment, config.num_envs, stack))
+    check_task(config.id)
+    return Description(envpool_lib.describe(config, stack), None)
 
 
 def check_task(task: str) -> None:

@@ -1,25 +1,6 @@
 """Flax modules: representation, dynamics, value prefix, prediction, projection."""
 
-from ez_jax.networks.layers import Calls
-from ez_jax.networks.model import (
-    Network,
-    Prediction,
-    Step,
-    encode,
-    frames_to_channels,
-    init_variables,
-    observation_shape,
-    observations,
-)
+from ez_jax.networks.layers import Moments
+from ez_jax.networks.model import Memory, Network, Prediction, Step, encode, init_variables
 
-__all__ = [
-    "Calls",
-    "Network",
-    "Prediction",
-    "Step",
-    "encode",
-    "frames_to_channels",
-    "init_variables",
-    "observation_shape",
-    "observations",
-]
+__all__ = ["Memory", "Moments", "Network", "Prediction", "Step", "encode", "init_variables"]

@@ -6,14 +6,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ez_jax.networks.layers import Calls, batch_norm, conv
+from ez_jax.networks.layers import conv, merge, normalise, part
 
 Array = jax.Array
 
 
+def batch_norm(x: Array, leading: tuple[int, ...], train: bool) -> Array:
+    """BatchNorm of merged feature maps `[B * steps, h, w, C]`; for a compact method."""
+    return normalise("batch", x, leading, train, x.dtype)
+
+
 class ResBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN, plus the input, ReLU; at stride 2 the input passes through a bare 3x3
-    convolution.
+    """conv-BN-ReLU-conv-BN, plus the input, ReLU: `[B, (steps,) h, w, C]`.
+
+    At stride 2 the input passes through a bare 3x3 convolution.
     """
 
     channels: int
@@ -21,13 +27,14 @@ class ResBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool | Calls) -> Array:
+    def __call__(self, x: Array, train: bool) -> Array:
+        leading, x = merge(x, 3)
         y = conv(self.channels, stride=self.stride, dtype=self.dtype)(x)
-        y = nn.relu(batch_norm(train, self.dtype)(y))
-        y = batch_norm(train, self.dtype)(conv(self.channels, dtype=self.dtype)(y))
+        y = nn.relu(batch_norm(y, leading, train))
+        y = batch_norm(conv(self.channels, dtype=self.dtype)(y), leading, train)
         if self.stride > 1:
             x = conv(self.channels, stride=self.stride, dtype=self.dtype, name="skip")(x)
-        return nn.relu(x + y)
+        return part(nn.relu(x + y), leading)
 
 
 def average_pool(x: Array) -> Array:
@@ -53,8 +60,9 @@ def space_to_depth(x: Array, size: int) -> Array:
 
 
 class Representation(nn.Module):
-    """uint8 `[B, H, W, C]` to a non-negative latent state `[B, h, w, channels]`; 96 px and two
-    pools give 6x6.
+    """uint8 `[B, H, W, C]` to a non-negative latent state `[B, h, w, channels]`.
+
+    96 px and two pools give 6x6.
     """
 
     channels: int
@@ -64,10 +72,10 @@ class Representation(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, observation: Array, train: bool | Calls) -> Array:
+    def __call__(self, observation: Array, train: bool) -> Array:
         x = space_to_depth(observation, self.patch).astype(self.dtype) / 255
         x = conv(self.channels // 2, stride=2, dtype=self.dtype)(x)
-        x = nn.relu(batch_norm(train, self.dtype)(x))
+        x = nn.relu(batch_norm(x, x.shape[:1], train))
         x = ResBlock(self.channels // 2, dtype=self.dtype)(x, train)
         x = ResBlock(self.channels, stride=2, dtype=self.dtype)(x, train)
         x = ResBlock(self.channels, dtype=self.dtype)(x, train)
@@ -81,9 +89,11 @@ class Representation(nn.Module):
 
 
 class Dynamics(nn.Module):
-    """Next latent state. The action enters as one plane a/|A|, one plane for each action, or
-    features of these (EfficientZero-V2); the state is added back before the ReLU (residual
-    path)."""
+    """Next latent state.
+
+    The action enters as one plane a/|A|, one plane for each action, or features of these
+    (EfficientZero-V2); the state is added back before the ReLU (residual path).
+    """
 
     num_actions: int
     blocks: int
@@ -92,12 +102,11 @@ class Dynamics(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, action: Array, train: bool | Calls) -> Array:
-        planes = (
-            jax.nn.one_hot(action, self.num_actions)
-            if self.one_hot
-            else (action / self.num_actions)[:, None]
-        )
+    def __call__(self, state: Array, action: Array, train: bool) -> Array:
+        if self.one_hot:
+            planes = jax.nn.one_hot(action, self.num_actions)
+        else:
+            planes = (action / self.num_actions)[:, None]
         planes = planes.astype(state.dtype)[:, None, None]
         planes = jnp.broadcast_to(planes, state.shape[:-1] + planes.shape[-1:])
         if self.embedding:
@@ -110,13 +119,11 @@ class Dynamics(nn.Module):
                 dtype=self.dtype,
                 name="action_embedding",
             )(planes)
-            planes = nn.relu(
-                nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=(1, 2, 3), dtype=self.dtype)(
-                    planes
-                )
-            )
+            axes = (1, 2, 3)
+            norm = nn.LayerNorm(reduction_axes=axes, feature_axes=axes, dtype=self.dtype)
+            planes = nn.relu(norm(planes))
         x = jnp.concatenate([state, planes], axis=-1)
-        x = batch_norm(train, self.dtype)(conv(state.shape[-1], dtype=self.dtype)(x))
+        x = batch_norm(conv(state.shape[-1], dtype=self.dtype)(x), x.shape[:1], train)
         x = nn.relu(x + state)
         for _ in range(self.blocks):
             x = ResBlock(state.shape[-1], dtype=self.dtype)(x, train)
@@ -130,22 +137,21 @@ class Trunk(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, train: bool | Calls) -> Array:
+    def __call__(self, state: Array, train: bool) -> Array:
         for _ in range(self.blocks):
             state = ResBlock(state.shape[-1], dtype=self.dtype)(state, train)
         return state
 
 
 class Features(nn.Module):
-    """1x1 convolution (with bias), BN, ReLU, flattened in float32: what a head sees of a latent
-    state.
-    """
+    """Input of a head: 1x1 convolution (with bias), BN, ReLU, flattened, in float32."""
 
     channels: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, train: bool | Calls) -> Array:
-        x = conv(self.channels, kernel=1, fan_in=state.shape[-1], dtype=self.dtype)(state)
-        x = nn.relu(batch_norm(train, self.dtype)(x))
-        return x.reshape(x.shape[0], -1).astype(jnp.float32)
+    def __call__(self, state: Array, train: bool) -> Array:
+        leading, x = merge(state, 3)
+        x = conv(self.channels, kernel=1, fan_in=state.shape[-1], dtype=self.dtype)(x)
+        x = nn.relu(batch_norm(x, leading, train))
+        return part(x.reshape(x.shape[0], -1).astype(jnp.float32), leading)

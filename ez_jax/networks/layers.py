@@ -3,9 +3,10 @@ BatchNorm of momentum 0.1.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -49,7 +50,27 @@ def conv(
     )
 
 
+def merge(x: Array, rank: int) -> tuple[tuple[int, ...], Array]:
+    """Steps as samples of one batch, as all layers but BatchNorm see them.
+
+    Args:
+      x: `[B, (steps,) ...]`.
+      rank: axes of one sample, the channels included.
+
+    Returns:
+      the leading shape, `(B,)` or `(B, steps)`, and the merged `[B * steps, ...]`.
+    """
+    leading, sample = x.shape[: x.ndim - rank], x.shape[x.ndim - rank :]
+    return leading, x.reshape(-1, *sample)
+
+
+def part(x: Array, leading: tuple[int, ...]) -> Array:
+    """The inverse of `merge`: `[B * steps, ...]` to `[B, (steps,) ...]`."""
+    return x.reshape(*leading, *x.shape[1:])
+
+
 def dense(features: int, fan_in: int, dtype=None, name=None) -> nn.Dense:
+    """A linear layer with PyTorch's initialisation."""
     return nn.Dense(
         features,
         kernel_init=KERNEL_INIT,
@@ -59,86 +80,67 @@ def dense(features: int, fan_in: int, dtype=None, name=None) -> nn.Dense:
     )
 
 
-class Calls(NamedTuple):
-    """Several calls of a module in training as one: its input holds those of all, `[B * len(turns),
-    ...]`, sample by sample.
+@flax.struct.dataclass
+class Moments:
+    """What BatchNorm layers sow into the collection "moments" in training."""
 
-    Each call has batch statistics of its own. Running averages move as if the calls of an update
-    came in their turns, whichever are made together; those with the first turn have to be made
-    first.
-    """
-
-    turns: tuple[int, ...]  # which ones these are
-    total: int  # calls of the module in an update
-
-    def split(self, x: Array) -> Array:
-        """`[B * calls, ...]` to `[B, calls, ...]`."""
-        return x.reshape(-1, len(self.turns), *x.shape[1:])
-
-    def average(self, old: Array, new: Array, momentum: float) -> Array:
-        """The running average `[C]` after these calls' `new [calls, C]`: the old one fades with the
-        first turn.
-        """
-        weights = (1 - momentum) * momentum ** (self.total - 1 - jnp.array(self.turns))
-        return (momentum**self.total if 0 in self.turns else 1.0) * old + weights @ new
+    mean: Array  # [C], or [steps, C]
+    variance: Array  # [C], or [steps, C]
+    momentum: float = flax.struct.field(pytree_node=False)
 
 
 class BatchNorm(nn.Module):
-    """`flax.linen.BatchNorm` with a gradient of its own: the running averages move by `1 -
-    momentum` towards the batch's.
+    """BatchNorm (Ioffe & Szegedy 2015) that sows its batch's moments and moves no running average.
+
+    Inputs are `[B, ..., C]` with `spatial` axes before the channels. In training there may be one
+    axis of steps behind the batch, `[B, steps, ..., C]`: each step is normalised by its own batch.
+    `agent.unroll.fold_moments` moves the running averages.
     """
 
-    train: bool | Calls | None = None
+    spatial: int = 0
     momentum: float = 0.9  # one minus PyTorch's
     epsilon: float = 1e-5
     affine: bool = True
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array, train: bool | Calls | None = None) -> Array:
-        train = nn.merge_param("train", self.train, train)
+    def __call__(self, x: Array, train: bool) -> Array:
         channels = (x.shape[-1],)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         variance = self.variable("batch_stats", "var", jnp.ones, channels)
-        scale = (
-            self.param("scale", nn.initializers.ones, channels)
-            if self.affine
-            else jnp.ones(channels)
-        )
-        bias = (
-            self.param("bias", nn.initializers.zeros, channels)
-            if self.affine
-            else jnp.zeros(channels)
-        )
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        scale = self.param("scale", ones, channels) if self.affine else jnp.ones(channels)
+        bias = self.param("bias", zeros, channels) if self.affine else jnp.zeros(channels)
         x = x.astype(self.dtype or x.dtype)
         if not train:
-            return (
-                (x - mean.value) * (jax.lax.rsqrt(variance.value + self.epsilon) * scale) + bias
-            ).astype(x.dtype)
-        calls = train if isinstance(train, Calls) else Calls((0,), 1)
-        y, means, variances = jax.vmap(
-            lambda x: lowering.normalise_by_batch(x, scale, bias, self.epsilon), 1, (1, 0, 0)
-        )(calls.split(x))
-        if not self.is_initializing():
-            mean.value = calls.average(mean.value, means, self.momentum)
-            variance.value = calls.average(variance.value, variances, self.momentum)
-        return y.reshape(x.shape)
+            factor = jax.lax.rsqrt(variance.value + self.epsilon) * scale
+            return ((x - mean.value) * factor + bias).astype(x.dtype)
+
+        def by_batch(x: Array) -> tuple[Array, Array, Array]:
+            return lowering.normalise_by_batch(x, scale, bias, self.epsilon)
+
+        if x.ndim > self.spatial + 2:
+            by_batch = jax.vmap(by_batch, 1, (1, 0, 0))
+        y, *moments = by_batch(x)
+        self.sow("moments", "batch", Moments(*moments, self.momentum), reduce_fn=lambda _, m: m)
+        return y
 
 
-def batch_norm(train: bool | Calls, dtype=None) -> BatchNorm:
-    """The original's BatchNorm."""
-    return BatchNorm(train, dtype=dtype)
+def normalise(
+    norm: str, x: Array, leading: tuple[int, ...], train: bool, dtype: Any = None
+) -> Array:
+    """Applies the normalisation called `batch` or `layer` to merged features `[B * steps, ..., C]`.
 
-
-def normalise(norm: str, train: bool | Calls, dtype=None) -> nn.Module:
-    """The normalisation layer called `batch` or `layer`."""
-    return nn.LayerNorm(dtype=dtype) if norm == "layer" else batch_norm(train, dtype)
+    Call it inside a compact method: it makes a submodule there.
+    """
+    if norm == "layer":
+        return nn.LayerNorm(dtype=dtype)(x)
+    norm_layer = BatchNorm(spatial=x.ndim - 2, dtype=dtype)
+    return norm_layer(part(x, leading), train).reshape(x.shape)
 
 
 class Mlp(nn.Module):
-    """Linear-norm-ReLU for each hidden width, then a linear layer, zero-initialised where
-    `zero_last`.
-    """
+    """Linear-norm-ReLU for each hidden width, then a linear layer, by choice zero-initialised."""
 
     hidden: tuple[int, ...]
     features: int
@@ -147,22 +149,25 @@ class Mlp(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool | Calls) -> Array:
+    def __call__(self, x: Array, train: bool) -> Array:
+        leading, x = merge(x, 1)
         for width in self.hidden:
-            x = nn.relu(
-                normalise(self.norm, train, self.dtype)(dense(width, x.shape[-1], self.dtype)(x))
-            )
+            x = dense(width, x.shape[-1], self.dtype)(x)
+            x = nn.relu(normalise(self.norm, x, leading, train, self.dtype))
         if self.zero_last:
-            return nn.Dense(self.features, kernel_init=nn.initializers.zeros, dtype=self.dtype)(x)
-        return dense(self.features, x.shape[-1], self.dtype)(x)
+            zeros = nn.initializers.zeros
+            x = nn.Dense(self.features, kernel_init=zeros, dtype=self.dtype)(x)
+        else:
+            x = dense(self.features, x.shape[-1], self.dtype)(x)
+        return part(x, leading)
 
 
 class LSTM(nn.Module):
-    """An LSTM with PyTorch's parametrisation: two bias vectors, every weight U(-1/sqrt(units),
-    1/sqrt(units)).
+    """An LSTM with PyTorch's parametrisation.
 
-    Takes consecutive steps at once, `x [B * steps, D]` sample by sample to outputs `[B * steps,
-    units]`: what comes from x is one product. The carry, `[B, units]` each, is zero again after
+    Two bias vectors, every weight U(-1/sqrt(units), 1/sqrt(units)). Takes consecutive steps at
+    once, so that what comes from x is one product: `x [B, steps, D]`, or `[B * steps, D]` sample by
+    sample, to outputs of the same leading shape. The carry, `[B, units]` each, is zero again after
     every `restart` steps (0: never).
     """
 
@@ -172,10 +177,10 @@ class LSTM(nn.Module):
     def __call__(
         self, carry: tuple[Array, Array], x: Array, restart: int = 0
     ) -> tuple[tuple[Array, Array], Array]:
-        c, h = carry
+        (c, h), (leading, x) = carry, merge(x, 1)
         init = uniform(1 / math.sqrt(self.units))
         inputs = nn.Dense(4 * self.units, kernel_init=init, bias_init=init, name="input")(x)
-        inputs = inputs.reshape(c.shape[0], -1, 4 * self.units)
+        inputs = inputs.reshape(c.shape[0], -1, 4 * self.units)  # [B, steps, 4 units]
         hidden = nn.Dense(4 * self.units, kernel_init=init, bias_init=init, name="hidden")
         outputs = []
         for k in range(inputs.shape[1]):
@@ -185,4 +190,4 @@ class LSTM(nn.Module):
             outputs.append(h)
             if restart and (k + 1) % restart == 0:
                 c, h = jnp.zeros_like(c), jnp.zeros_like(h)
-        return (c, h), jnp.stack(outputs, axis=1).reshape(-1, self.units)
+        return (c, h), jnp.stack(outputs, axis=1).reshape(*leading, self.units)

@@ -13,10 +13,13 @@ import jax.numpy as jnp
 from ez_jax import lowering
 from ez_jax.config import NetworkConfig
 from ez_jax.networks import image, vector
-from ez_jax.networks.layers import LSTM, BatchNorm, Calls, Mlp, normalise
+from ez_jax.networks.layers import LSTM, BatchNorm, Mlp, merge, normalise, part
+from ez_jax.observations import observation_shape
 from ez_jax.types import EnvSpec
 
 Array = jax.Array
+Memory = tuple[Array, Array]
+"""LSTM cell and output, `[B, lstm]` each (`[B, 0]` without value prefix)."""
 
 
 class Prediction(NamedTuple):
@@ -28,15 +31,14 @@ class Step(NamedTuple):
     """One step of the model."""
 
     state: Array  # [B, ...] next latent state
-    memory: tuple[
-        Array, Array
-    ]  # LSTM cell and output, [B, lstm] each ([B, 0] without value prefix)
+    memory: Memory
     prefix_logits: Array  # [B, 2 * support + 1] f32, reward summed since the memory was last zero
 
 
 class ValuePrefix(nn.Module):
-    """Summed reward since the memory was last zero (EfficientZero, section 4.2), or the single
-    reward without LSTM.
+    """Summed reward since the memory was last zero (EfficientZero, section 4.2).
+
+    Without LSTM (`network.value_prefix` off) the single reward.
     """
 
     features: nn.Module
@@ -44,27 +46,37 @@ class ValuePrefix(nn.Module):
 
     @nn.compact
     def __call__(
-        self, memory: tuple[Array, Array], states: Array, train: bool | Calls, restart: int
-    ) -> tuple[tuple[Array, Array], Array]:
+        self, memory: Memory, states: Array, train: bool, restart: int
+    ) -> tuple[Memory, Array]:
         x = self.features(states, train)
         if self.config.value_prefix:
             memory, x = LSTM(self.config.lstm)(memory, x, restart)
-            x = nn.relu(normalise(self.config.norm, train)(x))
-        logits = Mlp(
-            (self.config.head_hidden,), 2 * self.config.support + 1, True, self.config.norm
-        )(x, train)
-        return memory, logits
+            leading, x = merge(x, 1)
+            x = part(nn.relu(normalise(self.config.norm, x, leading, train)), leading)
+        c = self.config
+        head = Mlp((c.head_hidden,), 2 * c.support + 1, zero_last=True, norm=c.norm)
+        return memory, head(x, train)
 
 
 class Network(nn.Module):
-    """EfficientZero's model for one kind of observation."""
+    """EfficientZero's model for one kind of observation.
+
+    The methods are for `network.apply(variables, ..., method=...)`. With `train=True` BatchNorm
+    takes the statistics of the batch and sows them (`layers.BatchNorm`); latent states may then
+    have an axis of steps behind the batch, `[B, steps, ...]`, each step with statistics of its own.
+    """
 
     config: NetworkConfig
     spec: EnvSpec
 
+    @property
+    def state_rank(self) -> int:
+        """Number of axes of one latent state."""
+        return len(self.spec.frame_shape)
+
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        if len(self.spec.frame_shape) == 3:
+        if self.state_rank == 3:
             self.representation = image.Representation(
                 c.channels, c.pools, c.blocks, c.patch, dtype
             )
@@ -92,56 +104,62 @@ class Network(nn.Module):
         self.projector_norm = BatchNorm(dtype=dtype)
         self.predictor = Mlp((c.predictor,), c.projection, dtype=dtype)
 
-    def encode(self, observation: Array, train: bool | Calls = False) -> Array:
+    def encode(self, observation: Array, train: bool = False) -> Array:
         """Observation `[B, ..., S * C]` to latent state `[B, ...]`."""
         return self.representation(observation, train)
 
-    def predict(self, state: Array, train: bool | Calls = False) -> Prediction:
+    def predict(self, state: Array, train: bool = False) -> Prediction:
+        """Value and policy of latent states."""
         x = self.trunk(state, train)
         return Prediction(
             self.value_head(self.value_features(x, train), train),
             self.policy_head(self.policy_features(x, train), train),
         )
 
-    def step(
-        self, state: Array, memory: tuple[Array, Array], action: Array, train: bool | Calls = False
-    ) -> Step:
-        """One model step along `action [B]`; the caller zeroes the memory where the value prefix
-        starts anew.
-        """
-        return self.reward(self.advance(state, action, train), memory, train)
+    def step(self, state: Array, memory: Memory, action: Array, train: bool = False) -> Step:
+        """One model step along `action [B]`.
 
-    def advance(self, state: Array, action: Array, train: bool | Calls = False) -> Array:
+        The caller zeroes the memory where the value prefix starts anew.
+        """
+        state = self.advance(state, action, train)
+        return Step(state, *self.value_prefixes(state, memory, train))
+
+    def advance(self, state: Array, action: Array, train: bool = False) -> Array:
         """Next latent state alone: the loss scales its gradient before any head sees it."""
         return self.dynamics(state, action, train)
 
-    def reward(
-        self,
-        states: Array,
-        memory: tuple[Array, Array],
-        train: bool | Calls = False,
-        restart: int = 0,
-    ) -> Step:
+    def value_prefixes(
+        self, states: Array, memory: Memory, train: bool = False, restart: int = 0
+    ) -> tuple[Memory, Array]:
         """Value prefixes on arrival in consecutive states.
 
-        Args: states: `[B * steps, ...]`, sample by sample. memory: before the first, `[B, lstm]`
-          each. train: see `Calls`. restart: the memory is zero again after so many states, the
-          horizon of the value prefix; 0: never.
-        """
-        memory, logits = self.value_prefix(memory, states, train, restart)
-        return Step(states, memory, logits)
+        Args:
+          states: `[B, steps, ...]`, or `[B * steps, ...]` sample by sample.
+          memory: before the first, `[B, lstm]` each.
+          train: use the statistics of the batch.
+          restart: the memory is zero again after so many states, the horizon of the value prefix;
+            0: never.
 
-    def project(self, state: Array, train: bool | Calls = False) -> Array:
-        """SimSiam projection `[B, projection]` (Chen & He 2021): BatchNorm after the last layer
-        too, without ReLU.
+        Returns:
+          the memory after the last state, and logits `[B, steps, 2 * support + 1]` (or merged, as
+          the states).
         """
-        return self.projector_norm(self.projector(state.reshape(state.shape[0], -1), train), train)
+        return self.value_prefix(memory, states, train, restart)
 
-    def predict_projection(self, projection: Array, train: bool | Calls = False) -> Array:
+    def project(self, state: Array, train: bool = False) -> Array:
+        """SimSiam projection `[B, (steps,) projection]` (Chen & He 2021, arXiv 2011.10566).
+
+        BatchNorm, without ReLU, comes after the last layer too.
+        """
+        flat = state.reshape(*state.shape[: state.ndim - self.state_rank], -1)
+        return self.projector_norm(self.projector(flat, train), train)
+
+    def predict_projection(self, projection: Array, train: bool = False) -> Array:
         """SimSiam's predictor, `[B, projection]`: on the branch of the predicted states."""
         return self.predictor(projection, train)
 
-    def initial_memory(self, batch: int) -> tuple[Array, Array]:
+    def initial_memory(self, batch: int) -> Memory:
+        """A memory of zeros."""
         units = self.config.lstm if self.config.value_prefix else 0
         return jnp.zeros((batch, units)), jnp.zeros((batch, units))
 
@@ -155,9 +173,7 @@ class Network(nn.Module):
 
 
 def encode(network: Network, variables: Any, observation: Array) -> Array:
-    """`Network.encode` for inference: observations `[B, ..., S * C]`, which need nothing of each
-    other, to latent states.
-    """
+    """Encodes observations `[B, ..., S * C]` for inference, a few at a time on a CPU."""
 
     def run(x: Array) -> Array:
         return network.apply(variables, x, method=Network.encode)
@@ -167,24 +183,6 @@ def encode(network: Network, variables: Any, observation: Array) -> Array:
     _, height, width, _ = observation.shape
     # The first layers write half as many channels at half the height and width, in float32.
     return lowering.map_in_cache(run, observation, height * width * network.config.channels // 2)
-
-
-def observation_shape(spec: EnvSpec) -> tuple[int, ...]:
-    """Shape of one stacked observation: frames on the last axis, oldest first."""
-    return (*spec.frame_shape[:-1], spec.frame_shape[-1] * spec.stack)
-
-
-def frames_to_channels(frames: Array) -> Array:
-    """Consecutive frames `[B, F, ..., C]` side by side on the last axis: `[B, ..., F * C]`."""
-    frames = jnp.moveaxis(frames, 1, -2)
-    return frames.reshape(*frames.shape[:-2], -1)
-
-
-def observations(frames: Array, stack: int, step: int) -> Array:
-    """The stacked observation of slot `step` out of consecutive frames `[B, S - 1 + size, ..., C]`:
-    `[B, ..., S * C]`.
-    """
-    return frames_to_channels(frames[:, step : step + stack])
 
 
 def init_variables(network: Network, key: Array) -> dict:

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ez_jax.networks.layers import BatchNorm, Calls, dense, normalise
+from ez_jax.networks.layers import BatchNorm, dense, merge, normalise, part
 
 Array = jax.Array
 
@@ -19,12 +19,13 @@ class DenseBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool | Calls) -> Array:
-        y = nn.relu(
-            normalise(self.norm, train, self.dtype)(dense(self.width, x.shape[-1], self.dtype)(x))
-        )
-        y = normalise(self.norm, train, self.dtype)(dense(self.width, self.width, self.dtype)(y))
-        return nn.relu(x + y)
+    def __call__(self, x: Array, train: bool) -> Array:
+        leading, x = merge(x, 1)
+        y = dense(self.width, x.shape[-1], self.dtype)(x)
+        y = nn.relu(normalise(self.norm, y, leading, train, self.dtype))
+        y = dense(self.width, self.width, self.dtype)(y)
+        y = normalise(self.norm, y, leading, train, self.dtype)
+        return part(nn.relu(x + y), leading)
 
 
 class Representation(nn.Module):
@@ -36,14 +37,14 @@ class Representation(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, observation: Array, train: bool | Calls) -> Array:
+    def __call__(self, observation: Array, train: bool) -> Array:
         x = observation.astype(self.dtype)
         if self.norm == "layer":
             # The entries of an observation have scales of their own; a norm over them would mix
             # these.
-            x = BatchNorm(train, momentum=0.99, affine=False)(x)
+            x = BatchNorm(momentum=0.99, affine=False)(x, train)
         x = dense(self.width, x.shape[-1], self.dtype)(x)
-        x = nn.relu(normalise(self.norm, train, self.dtype)(x))
+        x = nn.relu(normalise(self.norm, x, x.shape[:1], train, self.dtype))
         for _ in range(self.blocks):
             x = DenseBlock(self.width, self.norm, self.dtype)(x, train)
         return x
@@ -61,7 +62,7 @@ class Dynamics(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, action: Array, train: bool | Calls) -> Array:
+    def __call__(self, state: Array, action: Array, train: bool) -> Array:
         choice = jax.nn.one_hot(action, self.num_actions, dtype=state.dtype)
         if self.embedding:
             choice = dense(self.embedding, self.num_actions, self.dtype, name="action_embedding")(
@@ -69,9 +70,8 @@ class Dynamics(nn.Module):
             )
             choice = nn.relu(nn.LayerNorm(dtype=self.dtype)(choice))
         x = jnp.concatenate([state, choice], axis=-1)
-        x = normalise(self.norm, train, self.dtype)(
-            dense(state.shape[-1], x.shape[-1], self.dtype)(x)
-        )
+        x = dense(state.shape[-1], x.shape[-1], self.dtype)(x)
+        x = normalise(self.norm, x, x.shape[:1], train, self.dtype)
         x = nn.relu(x + state)
         for _ in range(self.blocks):
             x = DenseBlock(state.shape[-1], self.norm, self.dtype)(x, train)
@@ -86,7 +86,7 @@ class Trunk(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, state: Array, train: bool | Calls) -> Array:
+    def __call__(self, state: Array, train: bool) -> Array:
         for _ in range(self.blocks):
             state = DenseBlock(state.shape[-1], self.norm, self.dtype)(state, train)
         return state
@@ -96,5 +96,5 @@ class Features(nn.Module):
     """What a head sees of a latent state: all of it, in float32."""
 
     @nn.compact
-    def __call__(self, state: Array, train: bool | Calls) -> Array:
+    def __call__(self, state: Array, train: bool) -> Array:
         return state.astype(jnp.float32)

@@ -1,58 +1,12 @@
-"""What a run writes while it goes: a JSON line and TensorBoard scalars per log interval, and
-progress on the screen.
-"""
+"""Progress on the screen."""
 
-import json
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import rich.console
 import rich.live
 import rich.table
-from tensorboardX import SummaryWriter
-
-
-class MetricsFile:
-    """`metrics.jsonl` and TensorBoard events of one work directory.
-
-    Resuming cuts the lines that were written after the checkpoint: they come again, the same but
-    for times.
-    """
-
-    def __init__(self, workdir: Path, updates: int):
-        self.path = Path(workdir) / "metrics.jsonl"
-        kept = []
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # the line that a kill cut short
-                    break
-                if row["updates"] <= updates:
-                    kept.append(line + "\n")
-        self.path.write_text("".join(kept))
-        self._file = self.path.open("a")
-        self._board = SummaryWriter(str(workdir), purge_step=updates + 1)
-
-    def write(self, row: Mapping[str, float | int | None]) -> None:
-        """One line; what is not finite becomes null."""
-        clean = {
-            k: v if isinstance(v, int) or (v is not None and math.isfinite(v)) else None
-            for k, v in row.items()
-        }
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
-        for name, value in clean.items():
-            if value is not None and name not in ("updates", "wall_s"):
-                self._board.add_scalar(
-                    name if "/" in name else f"run/{name}", value, clean["updates"]
-                )
-
-    def close(self) -> None:
-        self._file.close()
-        self._board.close()
 
 
 class Progress:

@@ -2,21 +2,23 @@
 noise.
 """
 
+import csv
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax.actor import push_frame
+from ez_jax.agent.search import search
 from ez_jax.config import Config, replace
 from ez_jax.envs import Environments, EnvPool, is_atari, make
 from ez_jax.lowering import jit
-from ez_jax.networks import Network, observation_shape
-from ez_jax.search import search
+from ez_jax.networks import Network
+from ez_jax.observations import observation_shape, push_frame
+from ez_jax.runner.scores import RANDOM_HUMAN, human_normalized
 
 FIRST_SEED = 1_000_000
 """Evaluation seeds start here, far from the seeds of training."""
@@ -80,22 +82,25 @@ def evaluate(
     env: Environments | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Plays `episodes` games side by side, one of each seed from `FIRST_SEED` on (the seed draws
-    the no-ops at the start).
+    """Plays games side by side, one of each seed from `FIRST_SEED` on.
 
-    Args: network: the model. config: `config.env.eval_max_episode_steps` ends a game. variables: of
-      the network. episodes: how many. simulations: instead of the training's. explore: root noise
-      and the last temperature of training, so that games differ. Greedy games of a deterministic
-      task repeat
-        a few trajectories.
+    The seed draws the no-ops at the start.
+
+    Args:
+      network: the model.
+      config: `config.env.eval_max_episode_steps` ends a game.
+      variables: of the network.
+      episodes: how many.
+      simulations: instead of the training's.
+      explore: root noise and the last temperature of training, so that games differ. Greedy games
+        of a deterministic task repeat a few trajectories.
       env: of `make_env`, to play in; only pure ones can be played in again.
       progress: called with steps done and games finished.
     """
     env = env or make_env(config, episodes)
     spec = env.spec(config.env.stack)
-    act = _compiled(
-        network, replace(config, seed=0), simulations, explore
-    )  # what is compiled does not depend on the seed
+    # The compiled program does not depend on the seed.
+    act = _compiled(network, replace(config, seed=0), simulations, explore)
     timestep = env.reset()
     stack = _push(
         jnp.zeros((episodes, *observation_shape(spec)), spec.frame_dtype),
@@ -142,3 +147,31 @@ def record_video(config: Config, actions: list[int], path: Path) -> None:
         video.append_data(env.reset().frame[0])
         for action in actions:
             video.append_data(env.step(np.array([action])).frame[0])
+
+
+def summary(config: Config, evaluation: Evaluation) -> dict[str, Any]:
+    """Mean, median and human-normalised score of an evaluation."""
+    game, scores = game_name(config), evaluation.scores
+    random, human = RANDOM_HUMAN.get(game, (None, None))
+    return {
+        "eval_mean": float(scores.mean()),
+        "eval_median": float(np.median(scores)),
+        "eval_episodes": len(scores),
+        "eval_distinct": len(set(scores.tolist())),
+        "human_normalized": human_normalized(game, float(scores.mean())),
+        "random_score": random,
+        "human_score": human,
+    }
+
+
+def write_episodes(path: Path, evaluation: Evaluation) -> None:
+    """Writes the raw scores as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["episode", "seed", "return", "length"])
+        writer.writerows(evaluation.episodes)
+
+
+def game_name(config: Config) -> str:
+    """The task's id without the version of EnvPool's Atari games."""
+    return config.env.id.removesuffix("-v5")

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ez_jax.agent.replay import slot_times
+from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.config import Config
-from ez_jax.replay import slot_times
-from ez_jax.transforms import logits_to_scalar
 from ez_jax.types import Array, Batch, Replay, Targets, Unroll
 
 RECENT = 0.1
@@ -87,7 +87,7 @@ def realised_returns(replay: Replay, discount: float) -> tuple[Array, Array]:
     # first.
     order = jnp.argsort(slot_times(replay))
     reward, step_discount, last, value = (
-        x[:, order] for x in (replay.reward, replay.discount, replay.last, replay.root_value)
+        x[:, order] for x in (replay.reward, replay.discount, replay.last, replay.search_value)
     )
     offset = jnp.where(last, jnp.where(step_discount > 0, value, 0.0), reward)
     slope = jnp.where(last, 0.0, discount * step_discount)
@@ -110,11 +110,11 @@ def of_replay(replay: Replay, env_steps: Array, updates: Array, config: Config) 
     stored = ((slot_times(replay) >= 0) & ~replay.last).astype(jnp.float32)
     stale = updates - replay.refreshed
     return {
-        "search/value": _mean(replay.root_value, mask),
+        "search/value": _mean(replay.search_value, mask),
         "search/return": _mean(returns, mask),
-        "search/value_bias": _mean(replay.root_value - returns, mask),
-        "search/value_error": _mean(jnp.abs(replay.root_value - returns), mask),
-        "network/value_bias": _mean(replay.value - returns, mask),
+        "search/value_bias": _mean(replay.search_value - returns, mask),
+        "search/value_error": _mean(jnp.abs(replay.search_value - returns), mask),
+        "network/value_bias": _mean(replay.network_value - returns, mask),
         "replay/mean_priority": _mean(replay.priority, stored),
         "replay/max_priority": jnp.max(replay.priority),
         "replay/policy_age": _mean(stale, stored),

@@ -1,8 +1,7 @@
 """Acting: one search per environment, one step of the environments, one slot in replay.
 
-`select` and `record` are the compiled halves; the environments step between them. A step that
-EnvPool ignores (the one after an episode's end) is recorded as the slot of the final frame and
-counts for nothing.
+The environments step between `select` and `record`. A step that they ignore (the one after an
+episode's end) is recorded as the slot of the final frame and counts for nothing.
 """
 
 from typing import Any
@@ -10,18 +9,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ez_jax import replay as replay_lib
+from ez_jax.agent import replay as replay_lib
+from ez_jax.agent.priorities import prioritise_by_model_error
+from ez_jax.agent.search import search
 from ez_jax.config import Config
-from ez_jax.networks import Network, observation_shape
-from ez_jax.search import search
-from ez_jax.types import Actor, Array, EnvSpec, Replay, Selection, TimeStep
+from ez_jax.networks import Network
+from ez_jax.observations import observation_shape, push_frame
+from ez_jax.types import Actor, Array, EnvSpec, Replay, SearchOutput, TimeStep
 
 RECENT_GAMES = 16
 
 
 def init(config: Config, spec: EnvSpec, env: Any) -> Actor:
-    """Before the first frames, which `start` puts in; `env` is the state of pure environments, None
-    for those on the host.
+    """An actor that has seen no frame yet; `start` adds the first ones.
+
+    Args:
+      config: of the run.
+      spec: of the environments.
+      env: state of environments that are pure functions, None for those on the host.
     """
     n = config.env.num_envs
     # At most two ignored steps follow a real one: after a lost life, and when the no-op after it
@@ -42,18 +47,8 @@ def init(config: Config, spec: EnvSpec, env: Any) -> Actor:
     )
 
 
-def push_frame(stack: Array, frame: Array, first: Array) -> Array:
-    """Appends the newest frame `[N, ..., C]` to the stacks `[N, ..., S * C]`; a first frame fills
-    the whole stack.
-    """
-    channels = frame.shape[-1]
-    moved = jnp.concatenate([stack[..., channels:], frame], axis=-1)
-    repeated = jnp.tile(frame, (1,) * (frame.ndim - 1) + (stack.shape[-1] // channels,))
-    return jnp.where(first.reshape(-1, *(1,) * (frame.ndim - 1)), repeated, moved)
-
-
 def start(actor: Actor, timestep: TimeStep) -> Actor:
-    """The state after the environments' reset."""
+    """Adds the first frames, after the environments' reset."""
     return actor.replace(stack=push_frame(actor.stack, timestep.frame, timestep.first))
 
 
@@ -66,40 +61,32 @@ def temperature(updates: Array, config: Config) -> Array:
 
 def select(
     network: Network, config: Config, variables: Any, key: Array, stack: Array, updates: Array
-) -> Selection:
+) -> SearchOutput:
     """Searches from the current observations `[N, ..., S * C]` with exploration."""
-    found = search(
-        network,
-        config,
-        variables,
-        key,
-        stack,
-        explore=True,
-        temperature=temperature(updates, config),
-    )
-    return Selection(found.action, found.policy, found.root_value, found.value)
+    heat = temperature(updates, config)
+    return search(network, config, variables, key, stack, explore=True, temperature=heat)
 
 
-def select_randomly(key: Array, actor: Actor, num_actions: int, repeat: float) -> Selection:
-    """Warm-up: uniform actions, each the one before with probability `repeat`, and the uniform
-    policy as target.
+def select_randomly(key: Array, actor: Actor, num_actions: int, repeat: float) -> SearchOutput:
+    """Draws uniform actions for the warm-up, with the uniform policy as target.
+
+    With probability `repeat` an environment repeats its action of the step before.
     """
     num_envs = actor.last.shape[0]
     action = jax.random.randint(key, (num_envs,), 0, num_actions)
     if repeat > 0:
-        again = jax.random.bernoulli(jax.random.fold_in(key, 1), repeat, (num_envs,)) & (
-            actor.acts > 0
-        )
+        again = jax.random.bernoulli(jax.random.fold_in(key, 1), repeat, (num_envs,))
+        again &= actor.acts > 0
         action = jnp.where(again, actor.action_log[actor.acts - 1].astype(action.dtype), action)
     zeros = jnp.zeros(num_envs)
     policy = jnp.full((num_envs, num_actions), 1 / num_actions, jnp.float32)
-    return Selection(action, policy, zeros, zeros)
+    return SearchOutput(action, policy, zeros, zeros)
 
 
 def record(
     actor: Actor,
     replay: Replay,
-    selection: Selection,
+    selected: SearchOutput,
     timestep: TimeStep,
     updates: Array,
     config: Config,
@@ -119,23 +106,21 @@ def record(
         replay,
         running,
         frame=actor.stack[..., -channels:],
-        action=selection.action,
+        action=selected.action,
         reward=jnp.where(taken, timestep.reward, 0.0),
         discount=jnp.where(taken, timestep.discount, actor.discount),
         last=~taken,
         offset=actor.offset,
         born=jnp.full_like(actor.offset, actor.env_steps),
-        policy=selection.policy,
-        root_value=selection.root_value,
-        value=selection.value,
+        policy=selected.policy,
+        search_value=selected.search_value,
+        network_value=selected.network_value,
         refreshed=jnp.full_like(actor.offset, updates),
     )
 
     if config.replay.initial_priority == "model_error":
-        # A network that was never trained says nothing.
-        replay = replay_lib.prioritise_by_model_error(
-            replay, config.target.discount, running & (updates > 0)
-        )
+        # Errors of a network that was never trained carry no information.
+        replay = prioritise_by_model_error(replay, config.target.discount, running & (updates > 0))
 
     # A game's raw score counts each step, the forced no-op after a lost life included.
     score = actor.score + jnp.where(taken | actor.last, timestep.score, 0.0)
@@ -143,9 +128,8 @@ def record(
     place = jnp.where(
         finished, (actor.games + jnp.cumsum(finished) - 1) % RECENT_GAMES, RECENT_GAMES
     )
-    log = actor.action_log.at[jnp.where(running, actor.acts, actor.action_log.shape[0])].set(
-        selection.action.astype(jnp.int16), mode="drop"
-    )
+    row = jnp.where(running, actor.acts, actor.action_log.shape[0])  # out of range: dropped
+    log = actor.action_log.at[row].set(selected.action.astype(jnp.int16), mode="drop")
     after = before.replace(
         stack=push_frame(actor.stack, timestep.frame, timestep.first),
         last=timestep.last,
@@ -157,17 +141,13 @@ def record(
         env_steps=actor.env_steps + jnp.sum(taken),
         acts=actor.acts + 1,
     )
-    return jax.tree.map(lambda new, old: jnp.where(running, new, old), after, before).replace(
-        action_log=log
-    ), replay
+    after = jax.tree.map(lambda new, old: jnp.where(running, new, old), after, before)
+    return after.replace(action_log=log), replay
 
 
 def recent_score(actor: Actor) -> Array:
     """Mean raw score of the last finished games, NaN before the first: `[]`."""
     count = jnp.minimum(actor.games, RECENT_GAMES)
     known = jnp.arange(RECENT_GAMES) < count
-    return jnp.where(
-        count > 0,
-        jnp.sum(jnp.where(known, actor.recent_scores, 0.0)) / jnp.maximum(count, 1),
-        jnp.nan,
-    )
+    mean = jnp.sum(jnp.where(known, actor.recent_scores, 0.0)) / jnp.maximum(count, 1)
+    return jnp.where(count > 0, mean, jnp.nan)

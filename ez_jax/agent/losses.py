@@ -1,8 +1,8 @@
 """Loss terms by name.
 
-A term is a function of what the model predicted and what it should have predicted; its weight is
-`config.loss.<name>` or an entry of the `weights` of `total_loss`. Adding a term is adding a
-function to the dict. EfficientZero, equation 7 and appendix A.
+A term is a function of the model's predictions and their targets; its weight is
+`config.loss.<name>`. A term of one's own is an argument of `run`: `losses={name: (function,
+weight)}`. EfficientZero, equation 7 and appendix A.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ez_jax.agent.transforms import scalar_to_probs
 from ez_jax.config import Config
-from ez_jax.transforms import scalar_to_probs
-from ez_jax.types import Targets, Unroll
+from ez_jax.types import Array, Targets, Unroll
 
-Array = jax.Array
 LossFn = Callable[[Unroll, Targets, Config], Array]
 """`(unroll, targets, config) -> [B]`, summed over the unroll steps."""
+ExtraLosses = Mapping[str, tuple[LossFn, float]]
+"""Loss terms by name, each with its weight."""
 
 
 def policy_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
@@ -74,10 +75,9 @@ LOSSES: Mapping[str, LossFn] = {
 
 
 def active_losses(
-    config: Config, extra: Mapping[str, tuple[LossFn, float]] | None = None
+    config: Config, extra: ExtraLosses | None = None
 ) -> dict[str, tuple[LossFn, float]]:
-    """Terms and weights of a run: the paper's with the weights of `config.loss`, and `extra` terms
-    by name.
+    """All terms of a run with their weights: those of `config.loss`, and `extra` ones.
 
     The paper's terms of weight 0 are left out altogether; an extra one is computed and logged. An
     extra term of a known name takes its place.
@@ -91,7 +91,7 @@ def active_losses(
 
 
 def total_loss(
-    terms: Mapping[str, tuple[LossFn, float]], unroll: Unroll, targets: Targets, config: Config
+    terms: ExtraLosses, unroll: Unroll, targets: Targets, config: Config
 ) -> tuple[Array, dict[str, Array]]:
     """Weighted sum of the terms and each bare term, `[B]` each."""
     parts = {name: fn(unroll, targets, config) for name, (fn, _) in terms.items()}

@@ -40,10 +40,14 @@ def n_step_value(
     A time-out bootstraps from the value of its final frame; after a terminal step the discount is
     0.
 
-    Args: r_t: reward of the step taken from each slot, `[L]`. discount_t: its discount, gamma
-      included, 0 if terminal; at a `last` slot that of the step before it, `[L]`. last: slot is the
-      final frame of an episode, `[L]`. v: value of each slot's frame, `[L]`. steps: horizon, at
-      most `max_steps`, `[]`. max_steps: the static bound of `steps`.
+    Args:
+      r_t: reward of the step taken from each slot, `[L]`.
+      discount_t: its discount, gamma included, 0 if terminal; at a `last` slot that of the step
+        before it, `[L]`.
+      last: slot is the final frame of an episode, `[L]`.
+      v: value of each slot's frame, `[L]`.
+      steps: horizon, at most `max_steps`, `[]`.
+      max_steps: the static bound of `steps`.
 
     Returns:
       targets of the slots `[L - max_steps]`.
@@ -71,9 +75,9 @@ def value_prefix(r_t: Array, restart: int) -> Array:
     return jnp.stack(prefix)
 
 
-def td_value(batch: Batch, config: Config) -> Array:
+def td_value_target(batch: Batch, config: Config) -> Array:
     """n-step value targets of the unroll positions, `[B, K + 1]`."""
-    bootstrap = batch.root_value if config.target.bootstrap == "search" else batch.value
+    bootstrap = batch.search_value if config.target.bootstrap == "search" else batch.network_value
     return jax.vmap(n_step_value, (0, 0, 0, 0, 0, None))(
         batch.reward,
         config.target.discount * batch.discount,
@@ -84,16 +88,18 @@ def td_value(batch: Batch, config: Config) -> Array:
     )
 
 
-def search_value(batch: Batch, config: Config) -> Array:
+def search_value_target(batch: Batch, config: Config) -> Array:
     """Search-based value estimation (EfficientZero-V2, section 4.2): the mean return of the root's
     simulations, `[B, K + 1]`.
     """
     at = slice(0, config.target.unroll_steps + 1)
     terminal = batch.last[:, at] & (batch.discount[:, at] == 0)
-    return jnp.where(terminal, 0.0, batch.root_value[:, at])
+    return jnp.where(terminal, 0.0, batch.search_value[:, at])
 
 
-def mixed_value(td: Array, searched: Array, age: Array, updates: Array, config: Config) -> Array:
+def mixed_value_target(
+    td: Array, searched: Array, age: Array, updates: Array, config: Config
+) -> Array:
     """EfficientZero-V2's mix: n-step before T1 updates, and for the T2 newest environment steps;
     otherwise the search's.
 
@@ -112,12 +118,12 @@ def mixed_value(td: Array, searched: Array, age: Array, updates: Array, config: 
 def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
     """Targets and masks of a batch of windows, at the given number of updates."""
     k, kind = config.target.unroll_steps, config.target.value
-    td = td_value(batch, config) if kind != "search" else None
-    searched = search_value(batch, config) if kind != "td" else None
+    td = td_value_target(batch, config) if kind != "search" else None
+    searched = search_value_target(batch, config) if kind != "td" else None
     value = {
         "td": lambda: td,
         "search": lambda: searched,
-        "mixed": lambda: mixed_value(td, searched, batch.age, updates, config),
+        "mixed": lambda: mixed_value_target(td, searched, batch.age, updates, config),
     }[kind]()
     # Slot k belongs to the episode of slot 0 as long as no final frame lies before it.
     ends = jnp.cumsum(batch.last[:, :k], axis=1)

@@ -1,0 +1,1 @@
+"""The algorithm: pure functions for one seed, without compilation, meshes or files."""

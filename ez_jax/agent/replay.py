@@ -1,0 +1,157 @@
+"""Replay of whole episodes: N lanes of single frames, on the device, immutable.
+
+`types.Replay` describes the layout. Windows may run past the end of an episode, where `targets`
+masks them, but their frames never cross its beginning. `priorities` decides what is drawn.
+
+All functions work on the lanes of one device; `N`, `T`, `B`, `L` as in `types`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ez_jax.config import Config
+from ez_jax.types import Array, Batch, Drawn, EnvSpec, Positions, Replay
+
+
+def empty(config: Config, spec: EnvSpec, num_lanes: int) -> Replay:
+    """Replay with nothing in it, `replay.capacity` slots over all environments."""
+    slots = config.replay.capacity // config.env.num_envs
+    shape = (num_lanes, slots)
+    zeros, ints = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
+    return Replay(
+        frame=jnp.zeros((*shape, *spec.frame_shape), spec.frame_dtype),
+        action=ints,
+        reward=zeros,
+        discount=zeros,
+        last=jnp.zeros(shape, bool),
+        offset=ints,
+        born=ints,
+        policy=jnp.zeros((*shape, spec.num_actions)),
+        search_value=zeros,
+        network_value=zeros,
+        refreshed=ints,
+        priority=zeros,
+        cursor=jnp.zeros((), jnp.int32),
+    )
+
+
+def write(replay: Replay, enabled: Array, **slot: Array) -> Replay:
+    """Writes one slot in each lane if `enabled []`.
+
+    An ordinary slot (not `last`) enters with the largest priority in replay, 1 while it is empty.
+
+    Args:
+      replay: to write to.
+      enabled: nothing changes where it is false.
+      **slot: every field but `cursor` and `priority`, without the time axis.
+    """
+    slots = replay.action.shape[1]
+    # The bits of non-negative floats order as the floats do, and XLA vectorises an integer maximum.
+    highest = jnp.max(replay.priority.view(jnp.int32)).view(jnp.float32)
+    slot["priority"] = jnp.where(slot["last"], 0.0, jnp.where(highest > 0, highest, 1.0))
+    at = replay.cursor % slots
+
+    def put(lanes: Array, x: Array) -> Array:
+        kept = jax.lax.dynamic_index_in_dim(lanes, at, axis=1, keepdims=False)
+        return jax.lax.dynamic_update_index_in_dim(lanes, jnp.where(enabled, x, kept), at, axis=1)
+
+    return replay.replace(
+        **{name: put(getattr(replay, name), x) for name, x in slot.items()},
+        cursor=replay.cursor + enabled,
+    )
+
+
+def slot_times(replay: Replay) -> Array:
+    """Absolute slot number in each place of the ring, negative where nothing was written: `[T]`."""
+    slots = replay.action.shape[1]
+    newest = replay.cursor - 1
+    return newest - (newest - jnp.arange(slots)) % slots
+
+
+def stackable(replay: Replay, stack: int) -> Array:
+    """Which places hold a slot whose whole stack is still there: `[T]` bool.
+
+    A ring that has turned has overwritten the frames before its oldest slots.
+    """
+    slots = replay.action.shape[1]
+    lost = jnp.where(replay.cursor > slots, stack - 1, 0)
+    return slot_times(replay) >= jnp.maximum(replay.cursor - slots, 0) + lost
+
+
+def oldest(replay: Replay, size: int, stack: int) -> Positions:
+    """The `size` positions whose policy and values were computed longest ago.
+
+    Final frames of time-outs are included: values bootstrap from them.
+    """
+    slots = replay.action.shape[1]
+    # A terminal final frame is worth nothing and needs no search.
+    useful = stackable(replay, stack)[None] & (~replay.last | (replay.discount > 0))
+    # As floats, exact up to 16 million updates: XLA sorts all integers to find the first few.
+    age = jnp.where(useful, -replay.refreshed.astype(jnp.float32), -jnp.inf)
+    _, index = jax.lax.top_k(age.ravel(), size)
+    return Positions(index // slots, slot_times(replay)[index % slots])
+
+
+def stacks(replay: Replay, positions: Positions, size: int, stack: int) -> Array:
+    """Frames of `size` consecutive slots from each position on, with the `stack - 1` before them.
+
+    Slots before the start of the position's episode repeat its first frame.
+
+    Returns:
+      `[B, stack - 1 + size, ...]`.
+    """
+    slots = replay.action.shape[1]
+    start = positions.time - replay.offset[positions.lane, positions.time % slots]
+    time = positions.time[:, None] + jnp.arange(1 - stack, size)
+    time = jnp.maximum(time, start[:, None])
+    return replay.frame[positions.lane[:, None], time % slots]
+
+
+def gather(replay: Replay, drawn: Drawn, env_steps: Array, updates: Array, config: Config) -> Batch:
+    """Cuts the drawn windows out of replay; `weight` still holds the bare probability."""
+    positions = drawn.positions
+    slots = replay.action.shape[1]
+    k, n = config.target.unroll_steps, config.target.td_steps
+    at = positions.lane[:, None], (positions.time[:, None] + jnp.arange(k + n + 1)) % slots
+    here = at[0][:, 0], at[1][:, 0]
+    return Batch(
+        frames=stacks(replay, positions, k + 1, config.env.stack),
+        action=replay.action[at],
+        reward=replay.reward[at],
+        discount=replay.discount[at],
+        last=replay.last[at],
+        policy=replay.policy[at],
+        search_value=replay.search_value[at],
+        network_value=replay.network_value[at],
+        age=env_steps - replay.born[here],
+        staleness=updates - replay.refreshed[here],
+        weight=drawn.probability,
+    )
+
+
+def refresh(
+    replay: Replay,
+    positions: Positions,
+    updates: Array,
+    *,
+    network_value: Array,
+    policy: Array | None = None,
+    search_value: Array | None = None,
+) -> Replay:
+    """Writes reanalysed values `[B]` (and, after a search, policies `[B, A]`) back.
+
+    Positions of negative time, where nothing was written yet, are left alone.
+    """
+    num_lanes, slots = replay.action.shape
+    # A lane out of range is dropped.
+    at = jnp.where(positions.time >= 0, positions.lane, num_lanes), positions.time % slots
+    replay = replay.replace(
+        network_value=replay.network_value.at[at].set(network_value, mode="drop")
+    )
+    if policy is None:
+        return replay
+    return replay.replace(
+        policy=replay.policy.at[at].set(policy, mode="drop"),
+        search_value=replay.search_value.at[at].set(search_value, mode="drop"),
+        refreshed=replay.refreshed.at[at].set(updates, mode="drop"),
+    )

@@ -1,0 +1,227 @@
+"""Batched search in the learned model: the only file that imports mctx.
+
+MuZero's PUCT search (Schrittwieser et al. 2020, appendix B) with EfficientZero's value prefix and
+Q-normalisation, and Gumbel search (Danihelka et al. 2022), behind one function. `B` is the number
+of roots, `A` of actions. `q_transforms` holds what each does to Q-values.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+from ez_jax.agent.q_transforms import (
+    TreeScale,
+    qtransform_by_tree_min_max,
+    qtransform_completed_by_tree_min_max,
+    scale_by_tree,
+    scale_by_tree_and_root,
+)
+from ez_jax.agent.transforms import logits_to_scalar
+from ez_jax.config import Config, SearchConfig
+from ez_jax.networks import Network, encode
+from ez_jax.types import Array, SearchOutput
+
+
+class Node(NamedTuple):
+    """What the tree keeps of a model state."""
+
+    state: Array  # [B, ...] latent state
+    memory: Any  # value-prefix LSTM, zero at depths that are multiples of the horizon
+    prefix: Array  # [B] f32, reward predicted since the last such depth
+    depth: Array  # [B] i32
+
+
+def make_root(
+    network: Network, variables: Any, observation: Array, embedding_dtype: Any
+) -> mctx.RootFnOutput:
+    """Initial inference: encodes `observation [B, ..., S * C]`."""
+    state = encode(network, variables, observation)
+    prediction = network.apply(variables, state, method=Network.predict)
+    batch = observation.shape[0]
+    node = Node(
+        state.astype(embedding_dtype),
+        network.initial_memory(batch),
+        jnp.zeros(batch),
+        jnp.zeros(batch, jnp.int32),
+    )
+    return mctx.RootFnOutput(
+        prior_logits=prediction.policy_logits,
+        value=logits_to_scalar(prediction.value_logits),
+        embedding=node,
+    )
+
+
+def make_recurrent_fn(network: Network, config: Config) -> Callable:
+    """The model as mctx steps it: reward is the difference of value prefixes, which restart every
+    `prefix_horizon` steps.
+    """
+    horizon = config.target.prefix_horizon if network.config.value_prefix else 1
+
+    def recurrent_fn(variables, key, action, node: Node):
+        del key
+        parent_state = node.state.astype(network.config.dtype)
+        step = network.apply(variables, parent_state, node.memory, action, method=Network.step)
+        prediction = network.apply(variables, step.state, method=Network.predict)
+        depth = node.depth + 1
+        # Without LSTM each prediction is a single reward: a horizon of one says just that.
+        prefix = logits_to_scalar(step.prefix_logits)
+        reward = prefix - jnp.where(node.depth % horizon == 0, 0.0, node.prefix)
+        keep = (depth % horizon != 0)[:, None]
+        memory = jax.tree.map(lambda x: jnp.where(keep, x, 0.0), step.memory)
+        output = mctx.RecurrentFnOutput(
+            reward=reward,
+            discount=jnp.full_like(reward, config.target.discount),
+            prior_logits=prediction.policy_logits,
+            value=logits_to_scalar(prediction.value_logits),
+        )
+        return output, Node(step.state.astype(node.state.dtype), memory, prefix, depth)
+
+    return recurrent_fn
+
+
+def each_simulation(scale: Callable[[mctx.Tree], TreeScale]) -> Callable:
+    """A loop for mctx's simulations that keeps `tree.extra_data` equal to `scale` of the
+    _unbatched_ tree.
+
+    mctx asks a Q-transform at every node of a descent, during which the tree stays as it is:
+    without this the whole tree would be read as often, and a search would grow with simulations
+    times depth times nodes.
+    """
+
+    def loop_fn(
+        lower: int, upper: int, simulate: Callable, state: tuple[Array, mctx.Tree]
+    ) -> tuple[Array, mctx.Tree]:
+        def scaled(state: tuple[Array, mctx.Tree]) -> tuple[Array, mctx.Tree]:
+            key, tree = state
+            return key, tree.replace(extra_data=jax.vmap(scale)(tree))
+
+        return jax.lax.fori_loop(
+            lower, upper, lambda i, state: scaled(simulate(i, state)), scaled(state)
+        )
+
+    return loop_fn
+
+
+class Budget(NamedTuple):
+    simulations: int
+    considered_actions: int  # that sequential halving starts from
+
+
+def budget(config: SearchConfig, num_actions: int) -> Budget:
+    """Simulations and considered actions of a search over `num_actions`."""
+    if not config.by_action_count or config.algorithm != "gumbel":
+        return Budget(config.num_simulations, config.max_considered_actions)
+    if num_actions < 4:
+        return Budget(4, 2)
+    return Budget(16, 4) if num_actions < 16 else Budget(16, 8)
+
+
+def search(
+    network: Network,
+    config: Config,
+    variables: Any,
+    key: Array,
+    observation: Array,
+    *,
+    explore: bool,
+    temperature: Array | float = 1.0,
+    num_simulations: int | None = None,
+) -> SearchOutput:
+    """Plans from each observation.
+
+    Args:
+      network: the model.
+      config: `config.search` and `config.target` are read.
+      variables: of the network.
+      key: typed PRNG key, consumed.
+      observation: `[B, ..., S * C]`.
+      explore: root noise on or off; off is evaluation.
+      temperature: actions are drawn from visits^(1/T), 0 takes the most visited (muzero); may be
+        traced.
+      num_simulations: instead of `config.search.num_simulations`.
+    """
+    root = make_root(network, variables, observation, config.search.embedding_dtype)
+    return search_from_root(
+        root,
+        make_recurrent_fn(network, config),
+        config.search,
+        variables,
+        key,
+        explore=explore,
+        temperature=temperature,
+        num_simulations=num_simulations,
+    )
+
+
+def search_from_root(
+    root: mctx.RootFnOutput,
+    recurrent_fn: Callable,
+    config: SearchConfig,
+    variables: Any,
+    key: Array,
+    *,
+    explore: bool,
+    temperature: Array | float = 1.0,
+    num_simulations: int | None = None,
+) -> SearchOutput:
+    """Searches from any `mctx` root with any recurrent function; arguments as those of `search`."""
+    policy = _gumbel_policy if config.algorithm == "gumbel" else _puct_policy
+    allowed = budget(config, root.prior_logits.shape[-1])
+    output = policy(config, allowed, explore, temperature)(
+        variables, key, root, recurrent_fn, num_simulations or allowed.simulations
+    )
+    return SearchOutput(
+        action=output.action.astype(jnp.int32),
+        policy=output.action_weights,
+        search_value=output.search_tree.node_values[:, 0],
+        network_value=root.value,
+    )
+
+
+def _gumbel_policy(
+    config: SearchConfig, allowed: Budget, explore: bool, temperature: Array | float
+) -> Callable:
+    """`mctx.gumbel_muzero_policy` as configured; its action needs no temperature."""
+    del temperature
+    constants = dict(
+        max_num_considered_actions=allowed.considered_actions,
+        gumbel_scale=1.0 if explore else 0.0,
+    )
+    if config.q_scale == "siblings":
+        qtransform = functools.partial(
+            mctx.qtransform_completed_by_mix_value,
+            maxvisit_init=config.c_visit,
+            value_scale=config.c_scale,
+        )
+        return functools.partial(mctx.gumbel_muzero_policy, qtransform=qtransform, **constants)
+    qtransform = functools.partial(
+        qtransform_completed_by_tree_min_max,
+        c_visit=config.c_visit,
+        c_scale=config.c_scale,
+        min_range=config.min_value_range,
+    )
+    loop_fn = each_simulation(scale_by_tree_and_root)
+    return functools.partial(
+        mctx.gumbel_muzero_policy, qtransform=qtransform, loop_fn=loop_fn, **constants
+    )
+
+
+def _puct_policy(
+    config: SearchConfig, allowed: Budget, explore: bool, temperature: Array | float
+) -> Callable:
+    """`mctx.muzero_policy` as configured."""
+    del allowed
+    return functools.partial(
+        mctx.muzero_policy,
+        qtransform=functools.partial(qtransform_by_tree_min_max, min_range=config.min_value_range),
+        loop_fn=each_simulation(scale_by_tree),
+        dirichlet_fraction=config.dirichlet_fraction if explore else 0.0,
+        dirichlet_alpha=config.dirichlet_alpha,
+        pb_c_init=config.pb_c_init,
+        pb_c_base=config.pb_c_base,
+        temperature=temperature,
+    )

@@ -1,0 +1,225 @@
+"""The two loops that carry out the schedule.
+
+    act (select, step, record)  ->  draw  ->  reanalyse  ->  learn
+
+Environments on the host step between the compiled stages. Environments that are pure functions
+step inside: then a whole plan of cycles is one program.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ez_jax.agent.losses import ExtraLosses
+from ez_jax.config import Config
+from ez_jax.envs import Environments, PureEnvironments, make
+from ez_jax.lowering import jit
+from ez_jax.observations import push_frame
+from ez_jax.program.schedule import Plan, schedule
+from ez_jax.program.stages import Stages, counters
+from ez_jax.types import Array, State, TimeStep
+
+
+class Update(NamedTuple):
+    """An update that was made."""
+
+    number: int  # from 1
+    metrics: dict[str, Array]  # [] or [seeds] each
+
+
+class Loop(Protocol):
+    """Carries out plans with one kind of environments."""
+
+    stages: Stages
+
+    def start(self, seed: int) -> State:
+        """The state of a new run, or of those of the seeds from `seed` on, after the reset."""
+        ...
+
+    def run(self, state: State, plan: Plan) -> tuple[State, list[Update]]:
+        """Carries out cycles of `plan`, at least one; `state` is consumed.
+
+        Returns:
+          the state, and the updates made whose metrics are known.
+        """
+        ...
+
+    def regenerate(self, state: State) -> State:
+        """Brings fresh environments to where a restored state's are, and its frames back.
+
+        Raises:
+          ValueError: the environments do not repeat what they did.
+        """
+        ...
+
+
+class HostLoop:
+    """Environments that step on the host, between the stages: one cycle at a time."""
+
+    def __init__(self, stages: Stages, env: Environments):
+        self.stages, self.env = stages, env
+
+    def start(self, seed: int) -> State:
+        stages = self.stages
+        first = stages.to_lanes(self.env.reset())
+        return stages.begin(stages.init(stages.keys(seed), None), first)
+
+    def act(self, state: State, *, random: bool) -> State:
+        """One lock-step of all environments."""
+        stages = self.stages
+        state, selected = (stages.select_randomly if random else stages.select)(state)
+        timestep = self.env.step(np.asarray(jax.device_get(selected.action)).reshape(-1))
+        return stages.record(state, selected, stages.to_lanes(timestep))
+
+    def run(self, state: State, plan: Plan) -> tuple[State, list[Update]]:
+        _, done = counters(state)
+        if plan.phase != "final":
+            state = self.act(state, random=plan.phase == "warmup")
+        updates = []
+        # After the last act each update is a cycle of its own, so that a stop is soon obeyed.
+        count = min(plan.updates, 1) if plan.phase == "final" else plan.updates
+        for number in range(1, count + 1):
+            state, metrics = self.stages.update(state)
+            updates.append(Update(done + number, metrics))
+        return state, updates
+
+    def regenerate(self, state: State) -> State:
+        """Steps fresh emulators through the action log."""
+        stages = self.stages
+        fresh = self.start(0)
+        acts = np.asarray(state.actor.acts)  # [] or [seeds]
+        log = np.moveaxis(np.asarray(state.actor.action_log), -2, 0)  # [M, N] or [M, seeds, N]
+
+        def put(frames: Array, stack: Array, index: Array, running: Array, timestep: TimeStep):
+            kept = jax.lax.dynamic_index_in_dim(frames, index, axis=1, keepdims=False)
+            newest = jnp.where(running, stack[..., -timestep.frame.shape[-1] :], kept)
+            pushed = push_frame(stack, timestep.frame, timestep.first)
+            return (
+                jax.lax.dynamic_update_index_in_dim(frames, newest, index, axis=1),
+                jnp.where(running, pushed, stack),
+            )
+
+        if stages.seeds:
+            put = jax.vmap(put, (0, 0, None, 0, 0))
+        frames, stack = fresh.replay.frame, fresh.actor.stack
+        put = jax.jit(put, donate_argnums=(0, 1), out_shardings=(frames.sharding, stack.sharding))
+        slots = frames.shape[-len(stages.spec.frame_shape) - 1]
+        last = np.asarray(fresh.actor.last)
+        for i in range(int(acts.max())):
+            running = i < acts  # a seed that had taken all its steps waits for the others
+            timestep = stages.to_lanes(self.env.step(log[i].reshape(-1)))
+            index = jnp.asarray(i % slots, jnp.int32)
+            frames, stack = put(frames, stack, index, jnp.asarray(running), timestep)
+            last = np.where(running[..., None], np.asarray(timestep.last), last)
+        if not np.array_equal(last, state.actor.last):
+            raise ValueError(
+                "the environments did not repeat the recorded run: is this another EnvPool version?"
+            )
+        return state.replace(
+            replay=state.replay.replace(frame=frames), actor=state.actor.replace(stack=stack)
+        )
+
+
+class CompiledLoop:
+    """Environments that are pure functions: all cycles of a plan are one program."""
+
+    def __init__(self, stages: Stages, env: PureEnvironments):
+        self.stages, self.env = stages, env
+        self._cycles = jit(
+            self._run_cycles,
+            donate_argnums=0,
+            static_argnums=3,
+            out_shardings=(stages.shardings, stages.whole),
+        )
+
+    def start(self, seed: int) -> State:
+        stages = self.stages
+        first = self.env.reset()
+        state = stages.init(stages.keys(seed), stages.to_lanes(self.env.state))
+        return stages.begin(state, stages.to_lanes(first))
+
+    def run(self, state: State, plan: Plan) -> tuple[State, list[Update]]:
+        _, done = counters(state)
+        state, metrics = self._cycles(state, plan.cycles, plan.updates, plan.phase)
+        made = plan.cycles * plan.updates
+        return state, [Update(done + made, metrics)] if made else []
+
+    def regenerate(self, state: State) -> State:
+        """Nothing is missing: the environments are part of the state."""
+        return state
+
+    def _run_cycles(
+        self,
+        state: State,
+        count: Array,
+        updates: Array,
+        phase: Literal["warmup", "online", "final"],
+    ) -> tuple[State, dict[str, Array]]:
+        """`count` cycles with `updates` each; the metrics are those of the last update."""
+        agent = self.stages.agent
+
+        def act(state: State) -> State:
+            select = agent.select_randomly if phase == "warmup" else agent.select
+            state, selected = select(state)
+            env, timestep = self.env.advance(state.actor.env, selected.action)
+            state = state.replace(actor=state.actor.replace(env=env))
+            return agent.record(state, selected, timestep)
+
+        act, update = self.stages.over_seeds(act), self.stages.over_seeds(agent.update)
+        if phase == "warmup":
+            return jax.lax.fori_loop(0, count, lambda _, s: act(s), state), {}
+        shapes = jax.eval_shape(update, state)[1]
+        metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+        def one(_: int, carry: Any) -> Any:
+            state, metrics = carry
+            state = act(state) if phase == "online" else state
+            return jax.lax.fori_loop(0, updates, lambda _, c: update(c[0]), (state, metrics))
+
+        return jax.lax.fori_loop(0, count, one, (state, metrics))
+
+
+def train(loop: Loop, state: State) -> Iterator[tuple[State, list[Update]]]:
+    """Follows the schedule to its end.
+
+    Each state is consumed when the next one is asked for. Seeds that are trained together act and
+    learn in lock-step: one that has taken all its environment steps goes on learning while others
+    still act.
+
+    Yields:
+      the state after a few cycles, and the updates made in them whose metrics are known.
+    """
+    while (plan := schedule(loop.stages.config, *counters(state))).cycles:
+        state, updates = loop.run(state, plan)
+        yield state, updates
+
+
+def make_env(config: Config, num_seeds: int = 1) -> Environments:
+    """The training environments, those of one seed after another.
+
+    Their seeds follow from the run's and are the same on any number of devices.
+    """
+    seeds = [
+        (config.seed + s) * 1000 + i for s in range(num_seeds) for i in range(config.env.num_envs)
+    ]
+    return make(config.env, seeds, training=True)
+
+
+def make_loop(
+    config: Config,
+    mesh: Mesh,
+    *,
+    losses: ExtraLosses | None = None,
+    num_seeds: int | None = None,
+) -> Loop:
+    """Environments, compiled stages and the loop that joins them; arguments as of `Stages`."""
+    env = make_env(config, num_seeds or 1)
+    spec, options = env.spec(config.env.stack), dict(losses=losses, num_seeds=num_seeds)
+    if not isinstance(env, PureEnvironments):
+        return HostLoop(Stages(config, spec, mesh, **options), env)
+    first = jax.eval_shape(lambda: jax.tree.map(lambda x: x[: config.env.num_envs], env.state))
+    return CompiledLoop(Stages(config, spec, mesh, env=first, **options), env)

@@ -1,0 +1,1 @@
+"""A run in a work directory: train, log, checkpoint, resume, evaluate, restore."""

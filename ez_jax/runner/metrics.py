@@ -1,0 +1,80 @@
+"""`metrics.jsonl` and TensorBoard scalars: written each log interval, and read back."""
+
+import gzip
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+NAME = "metrics.jsonl"
+
+
+class MetricsFile:
+    """`metrics.jsonl` and TensorBoard events of one work directory.
+
+    Resuming cuts the lines that were written after the checkpoint: they come again, the same but
+    for times.
+    """
+
+    def __init__(self, workdir: Path, updates: int):
+        self.path = Path(workdir) / NAME
+        kept = []
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:  # the line that a kill cut short
+                    break
+                if row["updates"] <= updates:
+                    kept.append(line + "\n")
+        self.path.write_text("".join(kept))
+        self._file = self.path.open("a")
+        self._board = SummaryWriter(str(workdir), purge_step=updates + 1)
+
+    def write(self, row: Mapping[str, float | int | None]) -> None:
+        """Writes one line; what is not finite becomes null."""
+        clean = {name: value if is_number(value) else None for name, value in row.items()}
+        self._file.write(json.dumps(clean) + "\n")
+        self._file.flush()
+        for name, value in clean.items():
+            if value is not None and name not in ("updates", "wall_s"):
+                tag = name if "/" in name else f"run/{name}"
+                self._board.add_scalar(tag, value, clean["updates"])
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self._file.close()
+        self._board.close()
+
+
+def is_number(value: float | int | None) -> bool:
+    """Whether there is a value, and a finite one."""
+    return value is not None and math.isfinite(value)
+
+
+def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of metrics of a work directory, compressed or not.
+
+    Args:
+      folder: holds `metrics.jsonl(.gz)`, or the work directories `seed<k>` of several seeds. An
+        archive of several seeds in one file has a field `seed` in each line.
+
+    Returns:
+      rows of each run by the name of its seed (`""` for a single run); empty if there is none.
+    """
+    path = Path(folder) / NAME
+    if path.exists():
+        lines = path.read_text().splitlines()
+    elif path.with_name(f"{NAME}.gz").exists():
+        lines = gzip.open(path.with_name(f"{NAME}.gz"), "rt").read().splitlines()
+    else:
+        found = {p.name: read_metrics(p) for p in sorted(Path(folder).glob("seed*"))}
+        return {name: rows[""] for name, rows in found.items() if "" in rows}
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for row in map(json.loads, lines):
+        name = f"seed{row['seed']}" if "seed" in row else ""
+        runs.setdefault(name, []).append(row)
+    return runs

@@ -1,0 +1,268 @@
+"""A whole run in a work directory: train, log, checkpoint, stop and resume, evaluate, score.
+
+`run(config, workdir)` is what scripts and notebooks call; `run_seeds` trains several seeds in one
+program.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ez_jax.agent import acting
+from ez_jax.agent.losses import ExtraLosses
+from ez_jax.config import Config
+from ez_jax.envs import Environments, PureEnvironments
+from ez_jax.program.loops import Loop, Update, make_loop
+from ez_jax.program.loops import train as follow_schedule
+from ez_jax.program.mesh import make_mesh
+from ez_jax.program.stages import counters
+from ez_jax.runner import evaluation
+from ez_jax.runner.checkpoint import Checkpoints, newest_common, slim
+from ez_jax.runner.metrics import MetricsFile
+from ez_jax.runner.progress import Progress
+from ez_jax.runner.provenance import provenance
+from ez_jax.runner.stopping import Clock, Stopped, StopRequest
+from ez_jax.runner.workdir import (
+    RunError,
+    SeedRun,
+    check,
+    describe_losses,
+    seed_runs,
+    settings,
+    write_atomically,
+    write_config,
+)
+from ez_jax.types import State
+
+
+def run(
+    config: Config, workdir: str | Path, *, resume: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Trains from start or checkpoint to the end, and evaluates the final parameters.
+
+    Args:
+      config: of the run.
+      workdir: `config.json, metrics.jsonl, checkpoints/, eval.csv, result.json` and TensorBoard
+        events go here.
+      resume: go on from the newest checkpoint of `workdir`, or begin where there is none.
+      **options: of `run_together`.
+
+    Returns:
+      what `result.json` holds.
+
+    Raises:
+      RunError: `workdir` holds a run and `resume` is off, or a loss is not finite.
+      ValueError: a field is out of range, the game is unknown, the checkpoint is damaged or of
+        another config.
+      Stopped: Ctrl-C or SIGTERM came; the run is saved.
+    """
+    return run_together([SeedRun(config, Path(workdir))], resume=resume, **options)[0]
+
+
+def run_seeds(
+    config: Config, workdir: str | Path, num_seeds: int, *, resume: bool = False, **options: Any
+) -> list[dict[str, Any]]:
+    """`run` for `num_seeds` seeds from `config.seed` on, trained together in one program.
+
+    Each writes what `run` would have written to `workdir/seed<k>`. Numbers differ from those of
+    single runs in rounding, and by the lock-step (see `program.loops.train`).
+    """
+    return run_together(seed_runs(config, workdir, num_seeds), resume=resume, **options)
+
+
+def run_together(
+    runs: Sequence[SeedRun],
+    *,
+    resume: bool,
+    preset: str = "",
+    command: str | None = None,
+    losses: ExtraLosses | None = None,
+    evaluate_after: bool = True,
+    mesh: Mesh | None = None,
+    announce: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """Trains runs that differ in their seeds alone, in one program.
+
+    Args:
+      runs: one, or several consecutive seeds.
+      resume: go on from the newest checkpoints.
+      preset: its name, for `result.json`.
+      command: what started the run, for `result.json`.
+      losses: extra loss terms, name to `(function, weight)`.
+      evaluate_after: play the evaluation games at the end.
+      mesh: the devices to use, all by default.
+      announce: called once everything has been checked.
+    """
+    config, many = runs[0].config, len(runs) > 1
+    meta = check(runs, resume=resume, losses=losses)
+    announce()
+    origin = provenance(command)
+    loop = make_loop(
+        config, mesh or make_mesh(), losses=losses, num_seeds=len(runs) if many else None
+    )
+    for one in runs:
+        write_config(one, losses)
+    checkpoints = [Checkpoints(one.workdir) for one in runs]
+    if meta is None:
+        state = loop.start(config.seed)
+    else:
+        state = _restore(loop, checkpoints)
+        print("resumed at {:,} steps and {:,} updates".format(*counters(state)), flush=True)
+    clock = Clock(meta["wall_s"] if meta else 0.0)
+    state = train(loop, state, runs, checkpoints, clock, losses)
+    for saved in checkpoints:
+        saved.close()
+
+    trained_s, results = round(clock(), 1), []
+    # Pure environments can be played again: compiled once for all seeds. Emulators cannot.
+    played = evaluation.make_env(config, config.run.eval_episodes) if evaluate_after else None
+    for i, one in enumerate(runs):
+        learner, actor = of_seed((state.learner, state.actor), i, many)
+        result = {
+            "game": evaluation.game_name(config),
+            "preset": preset,
+            "seed": one.config.seed,
+            "env_steps": int(actor.env_steps),
+            "updates": int(learner.updates),
+            "seeds_together": len(runs),
+            "train_wall_s": trained_s,
+        }
+        if losses:
+            result["extra_losses"] = describe_losses(losses)
+        if evaluate_after:
+            env = played if i == 0 or isinstance(played, PureEnvironments) else None
+            result |= _evaluate_into(loop, one, learner.variables, env)
+        results.append(result)
+    for one, result in zip(runs, results):
+        result |= {"wall_s": round(clock(), 1), **origin}
+        write_atomically(one.workdir / "result.json", json.dumps(result, indent=2) + "\n")
+    return results
+
+
+def train(
+    loop: Loop,
+    state: State,
+    runs: Sequence[SeedRun],
+    checkpoints: Sequence[Checkpoints],
+    clock: Clock,
+    losses: ExtraLosses | None = None,
+) -> State:
+    """Follows the schedule to its end, with metrics, checkpoints and an orderly stop."""
+    config, many = loop.stages.config, len(runs) > 1
+    files = [MetricsFile(one.workdir, counters(state)[1]) for one in runs]
+    pending: list[Update] = []  # whose losses were not looked at yet
+
+    def save(state: State) -> None:
+        check_finite(pending)
+        step = int(np.max(state.actor.acts)) + counters(state)[1]
+        for i, (one, saved) in enumerate(zip(runs, checkpoints)):
+            meta = {"config": settings(one.config, losses), "wall_s": clock()}
+            saved.save(step, of_seed(slim(state), i, many), meta)
+
+    def log(state: State, update: Update) -> None:
+        check_finite(pending)
+        pending.clear()
+        small = state.actor.replace(env=None, stack=None, action_log=None)
+        actor, metrics = jax.device_get((small, update.metrics | loop.stages.diagnose(state)))
+        rows = []
+        for i, file in enumerate(files):
+            rows.append(_row(of_seed(actor, i, many), of_seed(metrics, i, many), update, clock()))
+            file.write(rows[-1])
+        progress.show(average(rows))
+
+    logged = saved = counters(state)[1]
+    with Progress(config.env_steps, config.total_updates) as progress, StopRequest() as stop:
+        try:
+            for state, updates in follow_schedule(loop, state):  # noqa: B020 (consumed in turn)
+                for update in updates:
+                    pending.append(update)
+                    if update.number // config.run.log_every > logged // config.run.log_every:
+                        log(state, update)
+                        logged = update.number
+                steps, done = counters(state)
+                if stop.requested:
+                    save(state)
+                    raise Stopped(
+                        f"stopped and saved at {steps:,} steps and {done:,} updates; "
+                        "go on with the same command and --resume"
+                    )
+                if done // config.run.checkpoint_every > saved // config.run.checkpoint_every:
+                    save(state)
+                saved = done
+            save(state)
+        finally:
+            for file in files:
+                file.close()
+    return state
+
+
+def of_seed(tree: Any, index: int, many: bool) -> Any:
+    """The part of one of several seeds; all of it where there is a single one."""
+    return jax.tree.map(lambda x: x[index], tree) if many else tree
+
+
+def average(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One row of metrics for several seeds: the least of counters, the mean of the rest."""
+
+    def one(values: list) -> Any:
+        return min(values) if isinstance(values[0], int) else float(np.mean(values))
+
+    return {name: one([row[name] for row in rows]) for name in rows[0]}
+
+
+def check_finite(updates: Sequence[Update]) -> None:
+    """Raises `RunError` at the first update whose losses are not finite, and names them."""
+    for update in updates:
+        watched = {
+            name: value
+            for name, value in update.metrics.items()
+            if name.startswith("loss/") or name == "gradient_norm"
+        }
+        values = jax.device_get(watched)
+        bad = [name for name, value in sorted(values.items()) if not np.all(np.isfinite(value))]
+        if bad:
+            named = ", ".join(f"{name} = {values[name]}" for name in bad)
+            raise RunError(
+                f"update {update.number} is not finite: {named}; the last good checkpoint is kept"
+            )
+
+
+def _restore(loop: Loop, checkpoints: Sequence[Checkpoints]) -> State:
+    stages, step = loop.stages, newest_common(checkpoints)
+    states = [saved.restore(stages.abstract, stages.mesh, step) for saved in checkpoints]
+    return loop.regenerate(stages.stack_seeds(states) if stages.seeds else states[0])
+
+
+def _row(actor: Any, metrics: dict[str, Any], update: Update, seconds: float) -> dict[str, Any]:
+    return {
+        "env_steps": int(actor.env_steps),
+        "updates": update.number,
+        "wall_s": round(seconds, 2),
+        "episode_return": float(acting.recent_score(actor)),
+        "games": int(actor.games),
+        **{name: float(value) for name, value in sorted(metrics.items())},
+    }
+
+
+def _evaluate_into(
+    loop: Loop, one: SeedRun, variables: Any, env: Environments | None
+) -> dict[str, Any]:
+    config = one.config
+    print(f"evaluating {config.run.eval_episodes} episodes of seed {config.seed}", flush=True)
+    # Away from the mesh: evaluation is one batch on one device.
+    variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
+    found = evaluation.evaluate(
+        loop.stages.network,
+        config,
+        variables,
+        episodes=config.run.eval_episodes,
+        simulations=config.run.eval_simulations or None,
+        env=env,
+    )
+    evaluation.write_episodes(one.workdir / "eval.csv", found)
+    return evaluation.summary(config, found)
