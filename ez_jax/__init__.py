@@ -40,7 +40,7 @@ _HOME = {
     "setup": "runner.setup",
 }
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604 (strings, all of them)
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,265 +1,39 @@
-"""Every setting of a run, with its range and its default.
+"""Every setting of a run: the whole config, its checks, and its form in files.
 
-The defaults are the paper's (EfficientZero, Ye et al. 2021, arXiv 2111.00210, appendix, and the
-authors' released settings). A preset (`presets.py`) is a changed copy. Each field is an option by
-its dotted name, e.g. `--search.num-simulations=16`.
+`sections` has the settings. A preset (`presets`) is a changed copy. Each field is an option by its
+dotted name, e.g. `--search.num-simulations=16`.
 """
 
 import dataclasses
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from ez_jax.sections import (
+    CycleConfig,
+    EnvConfig,
+    LossConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    ReanalyseConfig,
+    ReplayConfig,
+    RunConfig,
+    SearchConfig,
+    TargetConfig,
+    bounded,
+)
 
-def bounded(default, low=None, high=None):
-    """A dataclass field whose value must lie in `[low, high]`; `validate` checks it."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-@dataclass(frozen=True)
-class EnvConfig:
-    id: str = "Pong-v5"
-    """EnvPool task id."""
-    num_envs: int = bounded(4, 1)
-    """Environments stepped together, one search batch."""
-    height: int = bounded(96, 16)
-    """Frame height in pixels."""
-    width: int = bounded(96, 16)
-    """Frame width in pixels."""
-    grayscale: bool = False
-    """One luminance channel instead of RGB."""
-    frame_skip: int = bounded(4, 1)
-    """Emulator frames per agent step; the last two are max-pooled."""
-    stack: int = bounded(4, 1)
-    """Frames in one observation."""
-    noop_max: int = bounded(30, 1)
-    """At most so many no-ops at the start of a game."""
-    episodic_life: bool = True
-    """A lost life ends the training episode."""
-    clip_rewards: bool = True
-    """Train on sign(reward); scores are always raw."""
-    max_episode_steps: int = bounded(3000, 0)
-    """Training time limit in agent steps; a time-out bootstraps. 0: the task's own."""
-    eval_max_episode_steps: int = bounded(27_000, 0)
-    """Evaluation time limit in agent steps (108,000 frames of Atari). 0: the task's own."""
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    channels: int = bounded(64, 4)
-    """Channels of the latent state (the first layer has half). Width of the layers for vector
-    observations.
-    """
-    patch: int = bounded(1, 1, 4)
-    """Squares of so many pixels a side enter the first convolution as channels of one: fewer
-    places, more channels.
-    """
-    pools: int = bounded(2, 0, 3)
-    """2x2 average poolings after the two stride-2 convolutions: 96 px -> 6x6 with 2."""
-    blocks: int = bounded(1, 1)
-    """Residual blocks at the latent resolution, in representation, dynamics and prediction."""
-    head_channels: int = bounded(16, 1)
-    """Channels of the 1x1 convolution in front of each head."""
-    head_hidden: int = bounded(32, 1)
-    """Hidden units of each head."""
-    lstm: int = bounded(512, 1)
-    """Units of the value-prefix LSTM."""
-    value_prefix: bool = True
-    """Predict the summed reward by LSTM; off: single rewards (the paper's ablation)."""
-    action_embedding: int = bounded(0, 0)
-    """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: its planes as they
-    are, one-hot for vectors.
-    """
-    action_planes: Literal["index", "one_hot"] = "index"
-    """Images: an action is one plane a/|A| (paper), or a plane for each action, so that none lies
-    between two others.
-    """
-    support: int = bounded(300, 1)
-    """Value and value prefix live on the atoms -support..support of the transformed scalar."""
-    projection: int = bounded(1024, 1)
-    """Width of the SimSiam projector."""
-    predictor: int = bounded(512, 1)
-    """Hidden width of the SimSiam predictor."""
-    norm: Literal["batch", "layer"] = "batch"
-    """Normalisation in dense layers, those of all heads too: BatchNorm (paper), or LayerNorm
-    (EfficientZero-V2 on vectors), which does not care whose states a batch holds. Convolutions and
-    the projections have BatchNorm always."""
-    joint_norm: bool = False
-    """BatchNorm of the heads takes all states of an update as one batch, predicted ones and (with a
-    consistency loss) encoded ones, so that a search's running averages are of the mixture that
-    training saw; off: each step of the unroll by itself (paper)."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the trunk; heads and statistics are float32 always."""
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    algorithm: Literal["muzero", "gumbel"] = "muzero"
-    """PUCT search on visit counts, or Gumbel search with sequential halving."""
-    num_simulations: int = bounded(50, 1)
-    """Simulations a search."""
-    by_action_count: bool = False
-    """EfficientZero-V2's budget: 4 simulations over 2 considered actions below 4 actions, 16 over 4
-    below 16, else 16 over 8 (gumbel)."""
-    dirichlet_alpha: float = bounded(0.3, 1e-6)
-    """Root noise concentration (muzero)."""
-    dirichlet_fraction: float = bounded(0.25, 0.0, 1.0)
-    """Root noise share (muzero)."""
-    pb_c_init: float = bounded(1.25, 0.0)
-    """c1 of the PUCT rule."""
-    pb_c_base: float = bounded(19_652.0, 1.0)
-    """c2 of the PUCT rule."""
-    min_value_range: float = bounded(0.01, 1e-8)
-    """Floor of the tree-wide range that Q-values are normalised by."""
-    max_considered_actions: int = bounded(4, 2)
-    """Root actions that sequential halving starts from (gumbel)."""
-    q_scale: Literal["tree", "siblings"] = "tree"
-    """Completed Q-values are normalised by the floored range of the whole tree (EfficientZero-V2),
-    or by that of their siblings (mctx) (gumbel)."""
-    c_visit: float = bounded(50.0, 0.0)
-    """Constant of sigma(q) = (c_visit + max visits) c_scale q (gumbel)."""
-    c_scale: float = bounded(0.1, 0.0)
-    """Scale of sigma(q) (gumbel)."""
-    temperature: tuple[float, float, float] = (1.0, 0.5, 0.25)
-    """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, and after, of the
-    online updates.
-    """
-    embedding_dtype: Literal["float32", "bfloat16"] = "float32"
-    """How latent states are kept in the tree."""
-
-
-@dataclass(frozen=True)
-class ReplayConfig:
-    capacity: int = bounded(108_000, 64)
-    """Frames kept over all environments (transitions plus one final frame an episode)."""
-    priority_exponent: float = bounded(0.6, 0.0)
-    """alpha: P(i) ~ priority_i^alpha."""
-    importance_exponent: float = bounded(0.4, 0.0, 1.0)
-    """beta at the first update; rises linearly to 1 at the last."""
-    min_importance_weight: float = bounded(0.0, 0.0, 1.0)
-    """Importance weights, divided by the largest, are raised to this (EfficientZero-V2: 0.1)."""
-    initial_priority: Literal["max", "model_error"] = "max"
-    """New transitions enter with the largest priority in replay, or with the Bellman error of the
-    network that acted (EfficientZero-V2's paper)."""
-
-
-@dataclass(frozen=True)
-class TargetConfig:
-    unroll_steps: int = bounded(5, 1)
-    """Steps that the model is unrolled in the loss."""
-    td_steps: int = bounded(5, 1)
-    """Longest horizon of the value target."""
-    discount: float = bounded(0.997**4, 0.0, 1.0)
-    """Discount per agent step."""
-    off_policy_correction: bool = True
-    """Shorten the horizon of old data (paper, section 4.3)."""
-    age_fraction: float = bounded(0.3, 1e-6)
-    """The horizon loses one step for each so large part of `env_steps` that a transition is old."""
-    prefix_horizon: int = bounded(5, 1)
-    """The value prefix starts anew after so many model steps."""
-    bootstrap: Literal["network", "search"] = "network"
-    """Bootstrap from the value head (the authors' code) or from the value of the search (the
-    paper's text).
-    """
-    value: Literal["td", "search", "mixed"] = "td"
-    """The value target: n steps and a bootstrap; the value of the search (SVE); or
-    EfficientZero-V2's mix of the two.
-    """
-    search_value_after: int = bounded(40_000, 0)
-    """T1 of the mixed target: n-step before so many updates."""
-    fresh_steps: int = bounded(20_000, 0)
-    """T2 of the mixed target: n-step for transitions younger than so many environment steps."""
-    absorbing: bool = False
-    """Unroll past a terminal state towards value and reward 0 (MuZero); off: those steps are masked
-    (EfficientZero).
-    """
-
-
-@dataclass(frozen=True)
-class ReanalyseConfig:
-    mode: Literal["sampled", "oldest", "off"] = "sampled"
-    """Search again: the sampled batch with the target network (paper), the least recently refreshed
-    positions with the current parameters, or nothing."""
-    positions: int = bounded(256, 1)
-    """Positions per update (`oldest`)."""
-    ratio: float = bounded(0.99, 0.0, 1.0)
-    """Share of the batch whose policies are searched anew (`sampled`); values are refreshed for all
-    of it.
-    """
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    policy: float = bounded(1.0, 0.0)
-    """Weight of the policy cross-entropy."""
-    value: float = bounded(0.25, 0.0)
-    """Weight of the value cross-entropy."""
-    value_prefix: float = bounded(1.0, 0.0)
-    """Weight of the value-prefix cross-entropy."""
-    consistency: float = bounded(2.0, 0.0)
-    """Weight of the SimSiam consistency loss; 0 leaves its computation out."""
-    entropy: float = bounded(0.0, 0.0)
-    """Weight of the policy's negative entropy (EfficientZero-V2: 0.005)."""
-    half_gradient: bool = True
-    """Halve the gradient that enters each unrolled state."""
-    shift: int = bounded(4, 0)
-    """Random-shift augmentation: pixels of padding."""
-    intensity: float = bounded(0.05, 0.0)
-    """Random-intensity augmentation: scale."""
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    name: Literal["sgd", "adamw"] = "sgd"
-    """Optimiser."""
-    learning_rate: float = bounded(0.2, 0.0)
-    """Peak learning rate."""
-    momentum: float = bounded(0.9, 0.0, 1.0)
-    """Momentum (sgd)."""
-    weight_decay: float = bounded(1e-4, 0.0)
-    """L2 (sgd) or decoupled decay (adamw), on all parameters."""
-    clip_norm: float = bounded(5.0, 1e-6)
-    """Global gradient norm."""
-    warmup_updates: int = bounded(1000, 0)
-    """Linear warm-up."""
-    schedule: Literal["drop", "cosine"] = "drop"
-    """After the warm-up: one drop once the online updates are done (paper), or a cosine down to
-    that rate at the last one.
-    """
-    drop_factor: float = bounded(0.1, 0.0, 1.0)
-    """The last rate as a share of the peak."""
-
-
-@dataclass(frozen=True)
-class CycleConfig:
-    batch_size: int = bounded(256, 1)
-    """Positions an update."""
-    updates_per_act: int = bounded(4, 0)
-    """Updates after each lock-step of all environments: 4 with 4 environments is one update a
-    step.
-    """
-    final_updates: int = bounded(20_000, 0)
-    """Updates after the last environment step."""
-    warmup_steps: int = bounded(2000, 1)
-    """Random-policy steps before the first update."""
-    warmup_repeat: float = bounded(0.0, 0.0, 1.0)
-    """Probability that a random step repeats the action before: reaches far where single random
-    actions cancel out.
-    """
-    target_interval: int = bounded(200, 1)
-    """Updates between two copies into the target network."""
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    log_every: int = bounded(100, 1)
-    """Updates between two lines of metrics."""
-    checkpoint_every: int = bounded(2000, 1)
-    """Updates between two checkpoints."""
-    eval_episodes: int = bounded(32, 1)
-    """Evaluation episodes at the end, each with its own seed."""
-    eval_simulations: int = bounded(0, 0)
-    """Simulations in evaluation; 0: as in training."""
+__all__ = [
+    "Config",
+    "EnvConfig",
+    "NetworkConfig",
+    "SearchConfig",
+    "differences",
+    "from_dict",
+    "replace",
+    "to_dict",
+    "validate",
+]
 
 
 @dataclass(frozen=True)
@@ -291,9 +65,7 @@ class Config:
 
 
 def replace(config, **changes):
-    """`dataclasses.replace` that also takes dotted names as `section__field`, e.g.
-    `search__num_simulations=8`.
-    """
+    """`dataclasses.replace` that also takes a field of a section, as `search__num_simulations=8`."""
     flat = {k: v for k, v in changes.items() if "__" not in k}
     nested: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
@@ -320,15 +92,12 @@ def validate(config, prefix: str = "") -> None:
         below, above = low is not None and not value >= low, high is not None and not value <= high
         if below or above:
             bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
-            raise ValueError(
-                f"{name.replace('_', '-')}={value} is out of range: it must be {bounds}"
-            )
-        if typing.get_origin(hints[f.name]) is Literal and value not in typing.get_args(
-            hints[f.name]
-        ):
-            raise ValueError(
-                f"{name.replace('_', '-')}={value!r} must be one of {', '.join(typing.get_args(hints[f.name]))}"
-            )
+            option = name.replace("_", "-")
+            raise ValueError(f"{option}={value} is out of range: it must be {bounds}")
+        choices = typing.get_args(hints[f.name])
+        if typing.get_origin(hints[f.name]) is Literal and value not in choices:
+            option = name.replace("_", "-")
+            raise ValueError(f"{option}={value!r} must be one of {', '.join(choices)}")
     if isinstance(config, Config):
         _validate_together(config)
 
@@ -337,15 +106,16 @@ def _validate_together(config: Config) -> None:
     for name in ("height", "width"):
         if (size := getattr(config.env, name)) % config.network.patch:
             raise ValueError(
-                f"network.patch={config.network.patch} is out of range: it must divide env.{name}={size}"
+                f"network.patch={config.network.patch} is out of range: it must divide "
+                f"env.{name}={size}"
             )
     window = config.env.stack + config.target.unroll_steps + config.target.td_steps
     # Half of the slots may be final frames of one-step episodes, which cannot be drawn.
     needed = 2 * config.cycle.batch_size + window * config.env.num_envs
     if config.replay.capacity < needed:
         raise ValueError(
-            f"replay.capacity={config.replay.capacity} is out of range: {config.env.num_envs} environments and "
-            f"cycle.batch-size={config.cycle.batch_size} need at least {needed}"
+            f"replay.capacity={config.replay.capacity} is out of range: {config.env.num_envs} "
+            f"environments and cycle.batch-size={config.cycle.batch_size} need at least {needed}"
         )
     if config.env_steps < config.cycle.warmup_steps:
         raise ValueError(

@@ -4,94 +4,169 @@ from typing import Any
 
 from ez_jax.config import Config, replace
 
+Changes = dict[str, Any]
+"""Arguments of `config.replace`."""
+
 PAPER = Config()
 
 # EfficientZero-V2 for discrete actions (Wang et al. 2024, arXiv 2403.00564, and its released Atari
 # settings). T1 and T2 are the released ones; the initial priorities are the paper's.
 V2 = replace(
     PAPER,
-    network__action_embedding=16, network__predictor=256,
-    search__algorithm="gumbel", search__num_simulations=16, search__by_action_count=True,
-    replay__priority_exponent=1.0, replay__importance_exponent=1.0, replay__min_importance_weight=0.1,
+    network__action_embedding=16,
+    network__predictor=256,
+    search__algorithm="gumbel",
+    search__num_simulations=16,
+    search__by_action_count=True,
+    replay__priority_exponent=1.0,
+    replay__importance_exponent=1.0,
+    replay__min_importance_weight=0.1,
     replay__initial_priority="model_error",
-    target__value="mixed", target__search_value_after=30_000, target__fresh_steps=5000,
+    target__value="mixed",
+    target__search_value_after=30_000,
+    target__fresh_steps=5000,
     reanalyse__ratio=1.0,
-    loss__consistency=5.0, loss__entropy=5e-3,
-)  # fmt: skip
+    loss__consistency=5.0,
+    loss__entropy=5e-3,
+)
 
-# Sized for two CPU cores: 100k steps of Pong in about an hour. With 16 simulations counts of visits
-# thin the policy out, hence Gumbel search; the floor of the range and the entropy term keep small
+# Sized for two CPU cores: 100k steps of Pong in about an hour. 16 simulations over 18 actions leave
+# few visits each, hence Gumbel search; the floor of the range and the entropy term keep small
 # errors of Q from becoming favourites.
 CPU = replace(
     PAPER,
-    env__num_envs=8, env__height=48, env__width=48, env__grayscale=True,
-    network__channels=16, network__patch=2, network__pools=0, network__head_channels=8, network__lstm=128, network__support=20,
-    network__projection=256, network__predictor=128, network__joint_norm=True,
-    search__num_simulations=16, search__algorithm="gumbel", search__max_considered_actions=8, search__min_value_range=0.5,
+    env__num_envs=8,
+    env__height=48,
+    env__width=48,
+    env__grayscale=True,
+    network__channels=16,
+    network__patch=2,
+    network__pools=0,
+    network__head_channels=8,
+    network__lstm=128,
+    network__support=20,
+    network__projection=256,
+    network__predictor=128,
+    network__joint_norm=True,
+    search__algorithm="gumbel",
+    search__num_simulations=16,
+    search__max_considered_actions=8,
+    search__min_value_range=0.5,
     target__td_steps=10,
-    reanalyse__mode="oldest", reanalyse__positions=32,
-    optimizer__name="adamw", optimizer__learning_rate=1e-3, optimizer__warmup_updates=200,
-    cycle__batch_size=64, cycle__updates_per_act=3, cycle__final_updates=1000,
-    loss__shift=2, loss__entropy=0.1,
+    reanalyse__mode="oldest",
+    reanalyse__positions=32,
+    optimizer__name="adamw",
+    optimizer__learning_rate=1e-3,
+    optimizer__warmup_updates=200,
+    cycle__batch_size=64,
+    cycle__updates_per_act=3,
+    cycle__final_updates=1000,
+    loss__shift=2,
+    loss__entropy=0.1,
     run__checkpoint_every=1000,
-)  # fmt: skip
+)
 
-# The whole path in about a minute, to see that everything works; it learns nothing.
-DEBUG = replace(
-    CPU,
+# The whole path in about a minute, to see that everything works; it learns nothing. Sizes of the
+# network are added, since they differ by the kind of observation.
+SHORT: Changes = dict(
     env_steps=600,
     env__num_envs=4,
-    network__channels=8, network__lstm=16, network__projection=32, network__predictor=16,
+    env__eval_max_episode_steps=200,
+    network__lstm=16,
+    network__predictor=16,
     search__num_simulations=4,
     replay__capacity=1200,
-    target__td_steps=5,
     reanalyse__positions=16,
     optimizer__warmup_updates=10,
-    cycle__batch_size=16, cycle__warmup_steps=200, cycle__updates_per_act=1, cycle__final_updates=10,
-    env__eval_max_episode_steps=200,
-    run__log_every=10, run__checkpoint_every=50, run__eval_episodes=4,
-)  # fmt: skip
+    cycle__batch_size=16,
+    cycle__warmup_steps=200,
+    cycle__updates_per_act=1,
+    cycle__final_updates=10,
+    run__log_every=10,
+    run__checkpoint_every=50,
+    run__eval_episodes=4,
+)
+DEBUG = replace(CPU, **SHORT, network__channels=8, network__projection=32, target__td_steps=5)
 
 # EfficientZero-V2 sized for small tasks and two CPU cores: dense layers with LayerNorm, AdamW, and
 # states after a terminal one worth nothing, as in MuZero.
 CLASSIC = replace(
     V2,
-    env__stack=1, env__clip_rewards=False, env__episodic_life=False, env__max_episode_steps=0, env__eval_max_episode_steps=0,
-    network__channels=64, network__pools=0, network__lstm=64, network__support=30, network__projection=64,
-    network__predictor=32, network__norm="layer",
+    env__stack=1,
+    env__clip_rewards=False,
+    env__episodic_life=False,
+    env__max_episode_steps=0,
+    env__eval_max_episode_steps=0,
+    network__channels=64,
+    network__pools=0,
+    network__lstm=64,
+    network__support=30,
+    network__projection=64,
+    network__predictor=32,
+    network__norm="layer",
     search__by_action_count=False,
-    target__discount=0.997, target__absorbing=True,
-    reanalyse__mode="oldest", reanalyse__positions=64,
-    optimizer__name="adamw", optimizer__learning_rate=3e-3, optimizer__warmup_updates=200,
-    cycle__batch_size=128, cycle__updates_per_act=2, cycle__final_updates=0, cycle__warmup_steps=500,
+    target__discount=0.997,
+    target__absorbing=True,
+    reanalyse__mode="oldest",
+    reanalyse__positions=64,
+    optimizer__name="adamw",
+    optimizer__learning_rate=3e-3,
+    optimizer__warmup_updates=200,
+    cycle__batch_size=128,
+    cycle__updates_per_act=2,
+    cycle__final_updates=0,
+    cycle__warmup_steps=500,
     loss__shift=0,
     run__checkpoint_every=2000,
-)  # fmt: skip
+)
 
 # Budgets and time scales of known tasks.
-TASKS: dict[str, dict[str, Any]] = {
+TASKS: dict[str, Changes] = {
     # Episodes of nine steps: a short horizon keeps random play out of the targets.
-    "jax/Catch": dict(env_steps=12_000, env__num_envs=16, search__num_simulations=8, target__value="td", target__td_steps=3,
-                      target__unroll_steps=3),
+    "jax/Catch": dict(
+        env_steps=12_000,
+        env__num_envs=16,
+        search__num_simulations=8,
+        target__value="td",
+        target__td_steps=3,
+        target__unroll_steps=3,
+    ),
     "CartPole-v1": dict(env_steps=10_000),
     # With single random actions one episode in 64 reaches the height that is the goal, with
     # repeated ones 24.
     "Acrobot-v1": dict(env_steps=30_000, cycle__warmup_steps=4000, cycle__warmup_repeat=0.75),
     # A landing pays after hundreds of steps: a far horizon, and more updates to a step; with 0.99
     # it learns to hover. Values of the search alone drift upwards here.
-    "LunarLander-v3": dict(env_steps=100_000, env__num_envs=8, env__max_episode_steps=500, network__channels=128,
-                           target__value="td", target__td_steps=10, optimizer__learning_rate=1e-3,
-                           optimizer__schedule="cosine", cycle__updates_per_act=4),
-    "pgx/minatar-breakout": dict(env_steps=50_000, env__num_envs=16, env__max_episode_steps=1000,
-                                 env__eval_max_episode_steps=1000, target__discount=0.99, network__channels=128),
-}  # fmt: skip
+    "LunarLander-v3": dict(
+        env_steps=100_000,
+        env__num_envs=8,
+        env__max_episode_steps=500,
+        network__channels=128,
+        target__value="td",
+        target__td_steps=10,
+        optimizer__learning_rate=1e-3,
+        optimizer__schedule="cosine",
+        cycle__updates_per_act=4,
+    ),
+    "pgx/minatar-breakout": dict(
+        env_steps=50_000,
+        env__num_envs=16,
+        env__max_episode_steps=1000,
+        env__eval_max_episode_steps=1000,
+        target__discount=0.99,
+        network__channels=128,
+    ),
+}
 
 
 def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> Config:
     """The preset `classic` for a task.
 
-    Args: task: its id. debug: a whole run in seconds, which learns nothing. env_steps: a budget
-      instead of the task's own; what is a share of the budget follows (`debug` has its own).
+    Args:
+      task: its id.
+      debug: a whole run in seconds, which learns nothing.
+      env_steps: a budget instead of the task's own; what is a share of the budget follows (`debug`
+        has its own).
     """
     config = replace(CLASSIC, env__id=task, **TASKS.get(task, {}))
     config = replace(config, env_steps=env_steps or config.env_steps)
@@ -104,12 +179,10 @@ def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> 
     )
     if not debug:
         return config
-    return replace(
-        config, env_steps=600, env__num_envs=4, env__eval_max_episode_steps=200, network__channels=16, network__lstm=16,
-        network__projection=16, network__predictor=16, search__num_simulations=4, replay__capacity=1200,
-        target__search_value_after=20, target__fresh_steps=100, reanalyse__positions=16, optimizer__warmup_updates=10,
-        cycle__batch_size=16, cycle__warmup_steps=200, cycle__updates_per_act=1, cycle__final_updates=10, run__log_every=10,
-        run__checkpoint_every=50, run__eval_episodes=4)  # fmt: skip
+    sizes: Changes = dict(network__channels=16, network__projection=16)
+    horizons: Changes = dict(target__search_value_after=20, target__fresh_steps=100)
+    return replace(config, **SHORT, **sizes, **horizons)
 
 
 PRESETS = {"paper": PAPER, "v2": V2, "cpu": CPU, "debug": DEBUG}
+"""Of `experiments/atari100k.py`, by name."""

@@ -48,8 +48,7 @@ class SearchOutput(NamedTuple):
     network_value: Array  # [N] f32, the value head's output at the root
 
 
-@flax.struct.dataclass
-class Replay:
+class Replay(flax.struct.PyTreeNode):
     """N lanes in lock-step, each a ring of T slots; a slot is one frame and the step taken from it.
 
     The last frame of an episode has a slot too, flagged `last`: no step was taken from it, it is
@@ -57,8 +56,8 @@ class Replay:
     time-out).
     """
 
-    # None in a checkpoint of host environments: the action log brings the frames back.
-    frame: Array | None  # [N, T, ...]
+    # In a checkpoint of host environments None: the action log brings the frames back.
+    frame: Array  # [N, T, ...]
     action: Array  # [N, T] i32
     reward: Array  # [N, T] f32
     discount: Array  # [N, T] f32
@@ -73,8 +72,7 @@ class Replay:
     cursor: Array  # [] i32, slots ever written in each lane
 
 
-@flax.struct.dataclass
-class Positions:
+class Positions(flax.struct.PyTreeNode):
     """Places in replay; `lane` counts from the first lane of the device that holds it."""
 
     lane: Array  # [B] i32
@@ -88,8 +86,7 @@ class Drawn(NamedTuple):
     probability: Array  # [B] of each in a single draw, over all devices
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(flax.struct.PyTreeNode):
     """B windows of replay that start at sampled positions."""
 
     frames: Array  # [B, S + K, ...], from S - 1 slots before the position to K after it
@@ -105,8 +102,7 @@ class Batch:
     weight: Array  # [B] f32, importance weight
 
 
-@flax.struct.dataclass
-class Targets:
+class Targets(flax.struct.PyTreeNode):
     """What the unrolled model is trained towards; index k is k steps after the position."""
 
     value: Array  # [B, K + 1] f32
@@ -118,20 +114,18 @@ class Targets:
     state_mask: Array  # [B, K + 1] f32, 1 where slot k belongs to the episode of the position
 
 
-@flax.struct.dataclass
-class Unroll:
+class Unroll(flax.struct.PyTreeNode):
     """The model's predictions along the actions that were taken."""
 
     value_logits: Array  # [B, K + 1, 2 * support + 1]
     policy_logits: Array  # [B, K + 1, A]
     prefix_logits: Array  # [B, K, 2 * support + 1], of steps 1..K
-    # None where no loss term reads the projections.
-    projection: Array | None  # [B, K, P], of the predicted states
-    target_projection: Array | None  # [B, K, P], of the encoded frames, no gradient
+    # The projections are None where no loss term reads them.
+    projection: Array  # [B, K, P], of the predicted states
+    target_projection: Array  # [B, K, P], of the encoded frames, no gradient
 
 
-@flax.struct.dataclass
-class Learner:
+class Learner(flax.struct.PyTreeNode):
     """Network, target network and optimiser."""
 
     variables: Any  # {'params', 'batch_stats'} of the network
@@ -140,13 +134,12 @@ class Learner:
     updates: Array  # [] i32
 
 
-@flax.struct.dataclass
-class Actor:
+class Actor(flax.struct.PyTreeNode):
     """Where the environments stand, and the statistics of their games."""
 
     env: Any  # [N, ...] state of environments that are pure functions, None for those on the host
-    # None in a checkpoint of host environments.
-    stack: Array | None  # [N, ..., S * C] the current observation
+    # In a checkpoint of host environments None.
+    stack: Array  # [N, ..., S * C] the current observation
     last: Array  # [N] bool, of the current frame
     discount: Array  # [N] f32, of the step that led to the current frame
     offset: Array  # [N] i32, steps since the first frame of the episode
@@ -158,8 +151,7 @@ class Actor:
     action_log: Array  # [M, N] i16, every action ever sent
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
     """All of a run's state, except environments that step on the host."""
 
     learner: Learner

@@ -170,11 +170,11 @@ class Agent:
             return replay_lib.gather(replay, drawn, env_steps, updates, config)
 
         shared = state.actor.env_steps, learner.updates
-        lanes = state.replay, drawn
+        lanes: tuple = state.replay, drawn
         batch = self.lanes(gather, Batch, key=None, shared=shared, lanes=lanes)
         progress = jnp.minimum(learner.updates / max(config.total_updates, 1), 1.0)
-        beta = config.replay.importance_exponent
-        beta = beta + (1 - beta) * progress
+        first = config.replay.importance_exponent
+        beta = first + (1 - first) * progress
         num_drawable = jnp.sum(priorities.drawable(state.replay, config))
         weight = priorities.importance_weights(
             batch.weight, num_drawable, beta, config.replay.min_importance_weight

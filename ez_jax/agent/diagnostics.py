@@ -1,18 +1,9 @@
 """Numbers that tell a healthy run from a sick one; they change nothing.
 
-| name | healthy | sick |
-|---|---|---|
-| `search/value_bias` | near 0 beside `search/return`, after an early excess | stays large: the model dreams (high) or targets are stale (low) |
-| `search/value_error` | falls as the policy settles | grows with the return: values cannot follow |
-| `prefix_error/<k>` | all fall, later steps a little above earlier ones | rises steeply with k: the dynamics forget |
-| `projection/cosine` | rises to 0.9 and more | stays below 0.5: the consistency loss is off or too weak |
-| `projection/std` | 0.3 to 1 (1: all directions are used alike) | near 0: the projection collapsed to one point |
-| `policy/entropy` | falls slowly from log(actions) | near 0 in the first tenth of a run: it will not explore any more |
-| `policy/kl` | 0.02 to 0.5: the search improves on the network | 0: search finds nothing; above 1: the network cannot follow |
-| `replay/effective_samples` | above a third of 1 | near 0: a few transitions have all the priority or weight |
-| `replay/policy_age`, `replay/oldest_policy` | constant once replay is full (`oldest` reanalysis) | grow with the run: nothing is reanalysed |
-| `gradient/<module>` | of one order of magnitude | 0: a module is cut off; one far above the rest: it sets the clipping |
+`HEALTH` says how to read them.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +13,75 @@ from ez_jax.agent.replay import slot_times
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.config import Config
 from ez_jax.types import Array, Batch, Replay, Targets, Unroll
+
+
+class Health(NamedTuple):
+    """How to read one diagnostic."""
+
+    name: str
+    healthy: str
+    sick: str
+
+
+HEALTH = (
+    Health(
+        "`search/value_bias`",
+        "near 0 beside `search/return`, after an early excess",
+        "stays large: the model dreams (high) or targets are stale (low)",
+    ),
+    Health(
+        "`search/value_error`",
+        "falls as the policy settles",
+        "grows with the return: values cannot follow",
+    ),
+    Health(
+        "`prefix_error/<k>`",
+        "all fall, later steps a little above earlier ones",
+        "rises steeply with k: the dynamics forget",
+    ),
+    Health(
+        "`projection/cosine`",
+        "rises to 0.9 and more",
+        "stays below 0.5: the consistency loss is off or too weak",
+    ),
+    Health(
+        "`projection/std`",
+        "0.3 to 1 (1: all directions are used alike)",
+        "near 0: the projection collapsed to one point",
+    ),
+    Health(
+        "`policy/entropy`",
+        "falls slowly from log(actions)",
+        "near 0 in the first tenth of a run: it will not explore any more",
+    ),
+    Health(
+        "`policy/kl`",
+        "0.02 to 0.5: the search improves on the network",
+        "0: search finds nothing; above 1: the network cannot follow",
+    ),
+    Health(
+        "`replay/effective_samples`",
+        "above a third of 1",
+        "near 0: a few transitions have all the priority or weight",
+    ),
+    Health(
+        "`replay/policy_age`, `replay/oldest_policy`",
+        "constant once replay is full (`oldest` reanalysis)",
+        "grow with the run: nothing is reanalysed",
+    ),
+    Health(
+        "`gradient/<module>`",
+        "of one order of magnitude",
+        "0: a module is cut off; one far above the rest: it sets the clipping",
+    ),
+)
+
+
+def health_table() -> str:
+    """`HEALTH` as a Markdown table."""
+    lines = ["| name | healthy | sick |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {row.name} | {row.healthy} | {row.sick} |" for row in HEALTH])
+
 
 RECENT = 0.1
 """Search values are compared with the returns of so large a part of the run, the newest."""

@@ -5,6 +5,8 @@ A term is a function of the model's predictions and their targets; its weight is
 weight)}`. EfficientZero, equation 7 and appendix A.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 
 import jax
@@ -95,4 +97,5 @@ def total_loss(
 ) -> tuple[Array, dict[str, Array]]:
     """Weighted sum of the terms and each bare term, `[B]` each."""
     parts = {name: fn(unroll, targets, config) for name, (fn, _) in terms.items()}
-    return sum(weight * parts[name] for name, (_, weight) in terms.items()), parts
+    weighted = [weight * parts[name] for name, (_, weight) in terms.items()]
+    return functools.reduce(operator.add, weighted, jnp.zeros(())), parts

@@ -17,16 +17,12 @@ class TreeScale(NamedTuple):
 
     low: Array  # [] f32, smallest Q-value
     high: Array  # [] f32, largest Q-value
-    mean: Array | None = None  # [M] f32, what the unvisited children of a node are worth (muzero)
-    root_gumbel: Array | None = (
-        None  # [A] f32, the noise that mctx keeps in the same place (gumbel)
-    )
+    mean: Any = None  # [M] f32, value of the unvisited children of each node (muzero)
+    root_gumbel: Any = None  # [A] f32, the noise that mctx keeps in the same place (gumbel)
 
 
 def q_values(tree: Tree, node: Any = slice(None)) -> tuple[Array, Array]:
-    """Q-values of the children of a node, or of all: `[A]` or `[M, A]`; and which of them were
-    visited.
-    """
+    """Q-values of the children of a node, or of all, and which were visited: `[A]` or `[M, A]`."""
     q = tree.children_rewards[node] + tree.children_discounts[node] * tree.children_values[node]
     return q, tree.children_visits[node] > 0
 

@@ -15,7 +15,7 @@ from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.search import search
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.config import Config
-from ez_jax.networks import Network, encode
+from ez_jax.networks import Network, Prediction, encode, infer
 from ez_jax.observations import frames_to_channels
 from ez_jax.types import Array, Positions, Replay, SearchOutput
 
@@ -32,7 +32,7 @@ def search_positions(
     positions: Positions,
     updates: Array,
 ) -> Replay:
-    """Searches at `positions [B]` with exploration noise, as the paper does; writes results back."""
+    """Searches at `positions [B]` with exploration noise, as the paper does, and refreshes them."""
 
     def searched(key: Array, positions: Positions) -> SearchOutput:
         frames = replay_lib.stacks(replay, positions, 1, config.env.stack)
@@ -61,7 +61,7 @@ def evaluate_positions(
     """Refreshes the network's values alone at `positions [B]`."""
     frames = replay_lib.stacks(replay, positions, 1, config.env.stack)
     state = encode(network, variables, frames_to_channels(frames))
-    prediction = network.apply(variables, state, method=Network.predict)
+    prediction: Prediction = infer(network, variables, "predict", state)
     network_value = logits_to_scalar(prediction.value_logits)
     return replay_lib.refresh(replay, positions, updates, network_value=network_value)
 

@@ -22,7 +22,7 @@ from ez_jax.agent.q_transforms import (
 )
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.config import Config, SearchConfig
-from ez_jax.networks import Network, encode
+from ez_jax.networks import Network, Prediction, Step, encode, infer
 from ez_jax.types import Array, SearchOutput
 
 
@@ -40,7 +40,7 @@ def make_root(
 ) -> mctx.RootFnOutput:
     """Initial inference: encodes `observation [B, ..., S * C]`."""
     state = encode(network, variables, observation)
-    prediction = network.apply(variables, state, method=Network.predict)
+    prediction: Prediction = infer(network, variables, "predict", state)
     batch = observation.shape[0]
     node = Node(
         state.astype(embedding_dtype),
@@ -64,8 +64,8 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
     def recurrent_fn(variables, key, action, node: Node):
         del key
         parent_state = node.state.astype(network.config.dtype)
-        step = network.apply(variables, parent_state, node.memory, action, method=Network.step)
-        prediction = network.apply(variables, step.state, method=Network.predict)
+        step: Step = infer(network, variables, "step", parent_state, node.memory, action)
+        prediction: Prediction = infer(network, variables, "predict", step.state)
         depth = node.depth + 1
         # Without LSTM each prediction is a single reward: a horizon of one says just that.
         prefix = logits_to_scalar(step.prefix_logits)

@@ -89,8 +89,9 @@ def td_value_target(batch: Batch, config: Config) -> Array:
 
 
 def search_value_target(batch: Batch, config: Config) -> Array:
-    """Search-based value estimation (EfficientZero-V2, section 4.2): the mean return of the root's
-    simulations, `[B, K + 1]`.
+    """Search-based value estimation: the mean return of the root's simulations, `[B, K + 1]`.
+
+    EfficientZero-V2, section 4.2.
     """
     at = slice(0, config.target.unroll_steps + 1)
     terminal = batch.last[:, at] & (batch.discount[:, at] == 0)
@@ -115,16 +116,21 @@ def mixed_value_target(
     return jnp.where(trusted[:, None], td, searched)
 
 
+def value_target(batch: Batch, config: Config, updates: Array) -> Array:
+    """The value targets of `config.target.value` at the given number of updates: `[B, K + 1]`."""
+    kind = config.target.value
+    if kind == "td":
+        return td_value_target(batch, config)
+    searched = search_value_target(batch, config)
+    if kind == "search":
+        return searched
+    return mixed_value_target(td_value_target(batch, config), searched, batch.age, updates, config)
+
+
 def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
     """Targets and masks of a batch of windows, at the given number of updates."""
-    k, kind = config.target.unroll_steps, config.target.value
-    td = td_value_target(batch, config) if kind != "search" else None
-    searched = search_value_target(batch, config) if kind != "td" else None
-    value = {
-        "td": lambda: td,
-        "search": lambda: searched,
-        "mixed": lambda: mixed_value_target(td, searched, batch.age, updates, config),
-    }[kind]()
+    k = config.target.unroll_steps
+    value = value_target(batch, config, updates)
     # Slot k belongs to the episode of slot 0 as long as no final frame lies before it.
     ends = jnp.cumsum(batch.last[:, :k], axis=1)
     same_episode = jnp.pad(ends == 0, ((0, 0), (1, 0)), constant_values=True)

@@ -4,6 +4,7 @@ Only the dynamics need one state to make the next. The heads and projections are
 all steps, `[B, steps, ...]`, in which BatchNorm gives each step its own batch statistics.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from ez_jax.observations import frames_to_channels
 from ez_jax.types import Array, Batch, Unroll
 
 
-def fold_moments(batch_stats: Any, moments: Any, turns: tuple[int, ...], total: int) -> Any:
+def fold_moments(batch_stats: Any, moments: Any, turns: Sequence[int], total: int) -> Any:
     """Moves running averages by batch moments that came at given turns of an update.
 
     Running averages depend on order, and the original calls a head for the root, then for each
@@ -38,7 +39,7 @@ def fold_moments(batch_stats: Any, moments: Any, turns: tuple[int, ...], total: 
             for name, part in batch_stats.items()
         }
     momentum = found.momentum
-    weights = (1 - momentum) * momentum ** (total - 1 - jnp.array(turns))
+    weights = (1 - momentum) * momentum ** (total - 1 - jnp.array(tuple(turns)))
     kept = momentum**total if 0 in turns else 1.0  # what came before the update fades once
     means, variances = (jnp.reshape(x, (len(turns), -1)) for x in (found.mean, found.variance))
     return {
@@ -112,14 +113,16 @@ def unroll_model(
             return frames
         return augment(view_key, frames, config.loss.shift, config.loss.intensity)
 
-    def call(method: str, *args: Any, turns: Any = (0,), total: int = 1, **options: Any) -> Any:
+    def call(
+        method: str, *args: Any, turns: Sequence[int] = (0,), total: int = 1, **options: Any
+    ) -> Any:
         """Calls the network in training mode; its moments count as those of `turns`."""
         nonlocal batch_stats
         called = {"params": params, "batch_stats": batch_stats}
         output, sown = network.apply(
             called, *args, train=True, method=method, mutable=["moments"], **options
         )
-        batch_stats = fold_moments(batch_stats, sown.get("moments", {}), tuple(turns), total)
+        batch_stats = fold_moments(batch_stats, sown.get("moments", {}), turns, total)
         return output
 
     def merged(states: Array) -> Array:
@@ -161,8 +164,8 @@ def unroll_model(
         # Turns of a head: the root, then each predicted state and the encoded state after it.
         pace = 2 if consistency else 1
         total = 1 + pace * k_steps
-        turns = (0, *range(1, total, pace))
-        prediction = call("predict", jnp.stack(states, axis=1), turns=turns, total=total)
+        shown = (0, *range(1, total, pace))
+        prediction = call("predict", jnp.stack(states, axis=1), turns=shown, total=total)
         _, prefix_logits = call(
             "value_prefixes",
             predicted,
@@ -172,12 +175,13 @@ def unroll_model(
             restart=restart,
         )
         if consistency:
-            turns = range(2, total, pace)
-            call("predict", jnp.stack(encoded, axis=1), turns=turns, total=total)
+            rest = range(2, total, pace)
+            call("predict", jnp.stack(encoded, axis=1), turns=rest, total=total)
     value_logits, policy_logits = (apart(x)[:, : k_steps + 1] for x in prediction)
 
     # PROJECT
-    projection = target_projection = None
+    projection: Any = None
+    target_projection: Any = None
     if consistency:
         total = 2 * k_steps
         projection = call("project", predicted, turns=range(0, total, 2), total=total)

@@ -49,7 +49,8 @@ class Pgx:
     def __init__(self, environment: Any):
         if environment.num_players != 1:
             raise ValueError(
-                f"{environment.id} is a game of {environment.num_players} players; only one is supported"
+                f"{environment.id} is a game of {environment.num_players} players; only one is "
+                "supported"
             )
         self._environment = environment
         self.num_actions = int(environment.num_actions)

@@ -5,7 +5,7 @@ can be neither cached on disk nor restored; a plain step costs the same and runs
 accelerator.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import envpool
 import numpy as np
@@ -59,7 +59,7 @@ class EnvPool:
         frame, info = self._pool.reset()
         n = self.num_envs
         self._lives = np.array(info["lives"]) if self.is_atari else self._lives
-        return TimeStep(
+        return _timestep(
             channels_last_frame(frame),
             np.zeros(n, np.float32),
             np.ones(n, np.float32),
@@ -70,8 +70,9 @@ class EnvPool:
         )
 
     def step(self, action: np.ndarray) -> TimeStep:
-        """Steps each environment with `action [N]`; where the last step ended an episode the action
-        is not used.
+        """Steps each environment with `action [N]`.
+
+        Where the last step ended an episode the action is not used.
         """
         ignored = self._ended
         frame, score, terminated, truncated, info = self._pool.step(
@@ -87,7 +88,7 @@ class EnvPool:
         self._ended = np.where(ignored, game_over, terminated | truncated)
         reward = np.where(ignored, 0, np.sign(score) if self._clip else score).astype(np.float32)
         discount = np.where(terminated & ~ignored, 0, 1).astype(np.float32)
-        return TimeStep(
+        return _timestep(
             channels_last_frame(frame),
             reward,
             discount,
@@ -96,6 +97,11 @@ class EnvPool:
             score.astype(np.float32),
             game_over,
         )
+
+
+def _timestep(*fields: np.ndarray) -> TimeStep:
+    """Host arrays: the stages put them on the devices."""
+    return TimeStep(*cast(Any, fields))
 
 
 def atari_options(config: EnvConfig) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def plain() -> Iterator[None]:
 
 
 CPU_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
+    "LIBRARY_FUSION_TYPE_REDUCE"
 }
 """YNNPACK for matrix products and sums, where it is the fastest, but not for convolutions: Eigen's
 are up to twice as fast.

@@ -78,7 +78,7 @@ def _input_gradient(g: Array, kernel: Array, stride: int) -> Array:
 
 LARGE_IMAGE = 1 / 16
 """Of `CACHE_BYTES`, for an image and its gradient: from here on loops over a few images win, below
-they cost more than they save (log, 8)."""
+they cost more than they save."""
 
 
 def _kernel_gradient(x: Array, g: Array, stride: int) -> Array:

@@ -38,24 +38,28 @@ class ResBlock(nn.Module):
 
 
 def average_pool(x: Array) -> Array:
-    """3x3 window, stride 2, the zero padding counted: in each direction a sum of three strided
-    slices, whose gradient is cheap.
+    """3x3 window, stride 2, the zero padding counted.
+
+    In each direction a sum of three strided slices, whose gradient is cheap.
     """
     for axis in (1, 2):
         size = x.shape[axis]
         padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)])
-        x = sum(jax.lax.slice_in_dim(padded, d, d + size, 2, axis) for d in range(3))
+        first, second, third = (
+            jax.lax.slice_in_dim(padded, d, d + size, 2, axis) for d in range(3)
+        )
+        x = first + second + third
     return x / 9
 
 
 def space_to_depth(x: Array, size: int) -> Array:
-    """Squares of `size` pixels a side as channels of one pixel: `[B, H, W, C]` to `[B, H/size,
-    W/size, size * size * C]`.
+    """Squares of `size` pixels a side as channels of one pixel.
+
+    `[B, H, W, C]` to `[B, H/size, W/size, size * size * C]`.
     """
     batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // size, size, width // size, size, channels).transpose(
-        0, 1, 3, 2, 4, 5
-    )
+    x = x.reshape(batch, height // size, size, width // size, size, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, height // size, width // size, -1)
 
 

@@ -80,8 +80,7 @@ def dense(features: int, fan_in: int, dtype=None, name=None) -> nn.Dense:
     )
 
 
-@flax.struct.dataclass
-class Moments:
+class Moments(flax.struct.PyTreeNode):
     """What BatchNorm layers sow into the collection "moments" in training."""
 
     mean: Array  # [C], or [steps, C]
@@ -121,8 +120,13 @@ class BatchNorm(nn.Module):
 
         if x.ndim > self.spatial + 2:
             by_batch = jax.vmap(by_batch, 1, (1, 0, 0))
-        y, *moments = by_batch(x)
-        self.sow("moments", "batch", Moments(*moments, self.momentum), reduce_fn=lambda _, m: m)
+        y, batch_mean, batch_variance = by_batch(x)
+        self.sow(
+            "moments",
+            "batch",
+            Moments(mean=batch_mean, variance=batch_variance, momentum=self.momentum),
+            reduce_fn=lambda _, m: m,
+        )
         return y
 
 

@@ -4,6 +4,8 @@ Paper sizes and wiring: EfficientZero, appendix A.1. The methods are called by
 `network.apply(variables, ..., method=...)`.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -74,32 +76,29 @@ class Network(nn.Module):
         """Number of axes of one latent state."""
         return len(self.spec.frame_shape)
 
-    def setup(self):
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
+    def setup(self) -> None:
+        c, dtype, num_actions = self.config, jnp.dtype(self.config.dtype), self.spec.num_actions
+        features: Callable[[], nn.Module]
         if self.state_rank == 3:
-            self.representation = image.Representation(
+            self.representation: nn.Module = image.Representation(
                 c.channels, c.pools, c.blocks, c.patch, dtype
             )
-            self.dynamics = image.Dynamics(
-                self.spec.num_actions,
-                c.blocks,
-                c.action_embedding,
-                c.action_planes == "one_hot",
-                dtype,
+            self.dynamics: nn.Module = image.Dynamics(
+                num_actions, c.blocks, c.action_embedding, c.action_planes == "one_hot", dtype
             )
-            self.trunk = image.Trunk(c.blocks, dtype)
-            features = lambda: image.Features(c.head_channels, dtype)
+            self.trunk: nn.Module = image.Trunk(c.blocks, dtype)
+            features = functools.partial(image.Features, c.head_channels, dtype)
         else:
             self.representation = vector.Representation(c.channels, c.blocks, c.norm, dtype)
             self.dynamics = vector.Dynamics(
-                self.spec.num_actions, c.blocks, c.action_embedding, c.norm, dtype
+                num_actions, c.blocks, c.action_embedding, c.norm, dtype
             )
             self.trunk = vector.Trunk(c.blocks, c.norm, dtype)
             features = vector.Features
         self.value_prefix = ValuePrefix(features(), c)
         self.value_features, self.policy_features = features(), features()
         self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, True, c.norm)
-        self.policy_head = Mlp((c.head_hidden,), self.spec.num_actions, True, c.norm)
+        self.policy_head = Mlp((c.head_hidden,), num_actions, True, c.norm)
         self.projector = Mlp((c.projection, c.projection), c.projection, dtype=dtype)
         self.projector_norm = BatchNorm(dtype=dtype)
         self.predictor = Mlp((c.predictor,), c.projection, dtype=dtype)
@@ -172,11 +171,16 @@ class Network(nn.Module):
         return self.predict_projection(self.project(step.state))
 
 
+def infer(network: Network, variables: Any, method: str, *args: Any) -> Any:
+    """Calls a method of the network with its running averages."""
+    return network.apply(variables, *args, method=method)
+
+
 def encode(network: Network, variables: Any, observation: Array) -> Array:
     """Encodes observations `[B, ..., S * C]` for inference, a few at a time on a CPU."""
 
     def run(x: Array) -> Array:
-        return network.apply(variables, x, method=Network.encode)
+        return infer(network, variables, "encode", x)
 
     if observation.ndim < 4:
         return run(observation)
@@ -188,4 +192,4 @@ def encode(network: Network, variables: Any, observation: Array) -> Array:
 def init_variables(network: Network, key: Array) -> dict:
     """`{'params', 'batch_stats'}` of a fresh network."""
     observation = jnp.zeros((1, *observation_shape(network.spec)), network.spec.frame_dtype)
-    return network.init(key, observation, method=Network.everything)
+    return dict(network.init(key, observation, method="everything"))

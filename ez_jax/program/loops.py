@@ -6,6 +6,7 @@ Environments on the host step between the compiled stages. Environments that are
 step inside: then a whole plan of cycles is one program.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -218,8 +219,10 @@ def make_loop(
 ) -> Loop:
     """Environments, compiled stages and the loop that joins them; arguments as of `Stages`."""
     env = make_env(config, num_seeds or 1)
-    spec, options = env.spec(config.env.stack), dict(losses=losses, num_seeds=num_seeds)
+    stages = functools.partial(
+        Stages, config, env.spec(config.env.stack), mesh, losses=losses, num_seeds=num_seeds
+    )
     if not isinstance(env, PureEnvironments):
-        return HostLoop(Stages(config, spec, mesh, **options), env)
+        return HostLoop(stages(), env)
     first = jax.eval_shape(lambda: jax.tree.map(lambda x: x[: config.env.num_envs], env.state))
-    return CompiledLoop(Stages(config, spec, mesh, env=first, **options), env)
+    return CompiledLoop(stages(env=first), env)

@@ -47,15 +47,20 @@ class DeviceLanes:
 
 def replay_specs() -> Replay:
     """How the fields of a replay are split."""
-    lanes = dict.fromkeys(Replay.__dataclass_fields__, DATA)
+    lanes: dict[str, Any] = dict.fromkeys(Replay.__dataclass_fields__, DATA)
     return Replay(**(lanes | {"cursor": REPLICATED}))
 
 
 def actor_specs() -> Actor:
     """How the fields of an actor are split."""
-    lanes = dict.fromkeys(("env", "stack", "last", "discount", "offset", "score"), DATA)
-    whole = dict.fromkeys(("recent_scores", "games", "env_steps", "acts"), REPLICATED)
-    return Actor(**lanes, **whole, action_log=PartitionSpec(None, "data"))
+    lanes: dict[str, Any] = dict.fromkeys(
+        ("env", "stack", "last", "discount", "offset", "score"), DATA
+    )
+    whole: dict[str, Any] = dict.fromkeys(
+        ("recent_scores", "games", "env_steps", "acts"), REPLICATED
+    )
+    whole["action_log"] = PartitionSpec(None, "data")
+    return Actor(**lanes, **whole)
 
 
 def sharding(mesh: Mesh, spec: PartitionSpec, seeds: bool) -> NamedSharding:
@@ -73,7 +78,7 @@ def state_shardings(state: State, mesh: Mesh, seeds: bool = False) -> State:
 
         return jax.tree.map(spread, specs, values, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
-    return State(
+    return state.replace(
         learner=jax.tree.map(lambda _: sharding(mesh, REPLICATED, seeds), state.learner),
         actor=named(actor_specs(), state.actor),
         replay=named(replay_specs(), state.replay),

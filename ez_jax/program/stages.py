@@ -111,7 +111,7 @@ class Stages:
 
     def keys(self, seed: int) -> Array:
         """The typed key of `seed`, or of the seeds from it on."""
-        if not self.seeds:
+        if self.num_seeds is None:
             return jax.random.key(np.uint32(seed))
         return jax.vmap(jax.random.key)(np.arange(seed, seed + self.num_seeds, dtype=np.uint32))
 

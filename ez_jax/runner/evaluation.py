@@ -143,7 +143,8 @@ def record_video(config: Config, actions: list[int], path: Path) -> None:
     check_video(config)
     large = dict(img_height=210, img_width=160, gray_scale=False)
     env = EnvPool(config.env, [FIRST_SEED], training=False, **large)
-    with imageio.get_writer(path, fps=15, macro_block_size=2) as video:
+    writer: Any = imageio.get_writer(path, fps=15, macro_block_size=2)
+    with writer as video:
         video.append_data(env.reset().frame[0])
         for action in actions:
             video.append_data(env.step(np.array([action])).frame[0])

@@ -69,7 +69,8 @@ def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
     if path.exists():
         lines = path.read_text().splitlines()
     elif path.with_name(f"{NAME}.gz").exists():
-        lines = gzip.open(path.with_name(f"{NAME}.gz"), "rt").read().splitlines()
+        packed = path.with_name(f"{NAME}.gz").read_bytes()
+        lines = gzip.decompress(packed).decode().splitlines()
     else:
         found = {p.name: read_metrics(p) for p in sorted(Path(folder).glob("seed*"))}
         return {name: rows[""] for name, rows in found.items() if "" in rows}

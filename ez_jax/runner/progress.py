@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import rich.console
 import rich.live
@@ -30,12 +31,11 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def show(self, row: Mapping[str, float | int | None]) -> None:
+    def show(self, row: Mapping[str, Any]) -> None:
         """Shows the newest metrics; `row` has at least `env_steps, updates, episode_return`."""
         now = time.monotonic()
-        if self._began is None:
-            self._began = now, row["updates"]
-        done, seconds = row["updates"] - self._began[1], now - self._began[0]
+        began, first = self._began = self._began or (now, row["updates"])
+        done, seconds = row["updates"] - first, now - began
         rate = done / seconds if done and seconds else 0.0
         left = (self._goal[1] - row["updates"]) / rate if rate else None
         cells = {
