@@ -1,9 +1,11 @@
-"""What the training commands share: options, the preset that decides their defaults, and the run
-with its errors as one line.
+"""What the training commands share: options, help, and a run with its errors as one line.
+
+Nothing heavy is imported before the command line is read: `--help` answers at once.
 """
 
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +13,31 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from ez_jax import reference
 from ez_jax.config import Config
-from ez_jax.runner.stopping import Stopped
-from ez_jax.runner.train import run_together
-from ez_jax.runner.workdir import SeedRun, seed_runs
+
+OFTEN = (
+    "env-steps",
+    "seed",
+    "env.num-envs",
+    "network.channels",
+    "network.value-prefix",
+    "search.algorithm",
+    "search.num-simulations",
+    "target.value",
+    "target.td-steps",
+    "target.off-policy-correction",
+    "reanalyse.mode",
+    "reanalyse.positions",
+    "loss.consistency",
+    "loss.entropy",
+    "optimizer.learning-rate",
+    "cycle.batch-size",
+    "cycle.updates-per-act",
+    "run.log-every",
+    "run.eval-episodes",
+)
+"""The options that `--help` shows."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +62,7 @@ Args = TypeVar("Args", bound=RunArgs)
 
 
 def option(argv: list[str], name: str, default: str) -> str:
-    """The last value of `--name=value` or `--name value` in a command line that is not parsed
-    yet.
-    """
+    """The last value of an option in a command line that is not parsed yet."""
     value = default
     for i, word in enumerate(argv):
         if word.partition("=")[0].replace("_", "-") == f"--{name}":
@@ -60,18 +81,59 @@ def env_steps(argv: list[str]) -> int | None:
 def parse(
     kind: type[Args], argv: list[str], description: str | None, defaults: Callable[[], Config]
 ) -> Args:
-    """Command line to `kind`; `defaults` makes the config of the preset, whose values the options
-    default to.
+    """Parses a command line; prints help and exits where it is asked for.
+
+    Args:
+      kind: the command's options.
+      argv: words of the command line.
+      description: of the command.
+      defaults: makes the config of the preset, whose values the options default to.
     """
+    if {"-h", "--help"} & set(argv):
+        print(short_help(kind, description))
+        raise SystemExit(0)
+    argv = ["--help" if word == "--help-all" else word for word in argv]
     return tyro.cli(kind, args=argv, default=kind(config=defaults()), description=description)
 
 
+def short_help(kind: type[RunArgs], description: str | None) -> str:
+    """The options that people change first, with the paper's defaults."""
+    command: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        command = reference.field_docs(base) | command
+    lines = [(description or "").strip(), "", "options of the command:"]
+    lines += [_help_line(name.replace("_", "-"), doc) for name, doc in command.items()]
+    settings = reference.options(Config())
+    lines += ["", "settings, with the paper's value (a preset may have another):"]
+    for name in OFTEN:
+        value, doc = settings[name]
+        lines.append(_help_line(name, doc, reference.show(value)))
+    rest = len(settings) - len(OFTEN)
+    lines += ["", f"--help-all lists the other {rest} settings, with the values of the preset."]
+    return "\n".join(lines)
+
+
+def _help_line(name: str, doc: str, default: str | None = None) -> str:
+    left = f"  --{name}" + (f"={default}" if default is not None else "")
+    right = textwrap.wrap(doc, 100 - 38, max_lines=2, placeholder=" ...")
+    if len(left) > 36:
+        right.insert(0, "")
+    first, *more = right
+    return "\n".join([f"{left:37s} {first}".rstrip(), *(" " * 38 + line for line in more)])
+
+
 def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
-    """Checks, runs and reports; the exit status of the command."""
+    """Checks, runs and reports; returns the exit status of the command."""
     config, name = args.config, task.replace("/", "-")
     last = config.seed + args.num_seeds - 1
     seeds = f"seed{config.seed}" if args.num_seeds == 1 else f"seeds{config.seed}-{last}"
     workdir = Path(args.workdir or f"runs/{name}-{preset}-{seeds}")
+    from ez_jax.runner.setup import setup
+    from ez_jax.runner.stopping import Stopped
+    from ez_jax.runner.train import run_together
+    from ez_jax.runner.workdir import SeedRun, seed_runs
+
+    setup()
     together = f", {args.num_seeds} seeds at once" if args.num_seeds > 1 else ""
 
     def announce() -> None:
@@ -96,11 +158,11 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
         return 2
     for one, result in zip(runs, results):
         normalized = result["human_normalized"]
+        human = f", human-normalised {normalized:.3f}" if normalized is not None else ""
         print(
-            f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over {result['eval_episodes']} episodes "
-            f"({result['eval_distinct']} distinct returns)"
-            + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
-            + f"; see {one.workdir / 'result.json'}"
+            f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over "
+            f"{result['eval_episodes']} episodes ({result['eval_distinct']} distinct returns)"
+            f"{human}; see {one.workdir / 'result.json'}"
         )
     return 0
 

@@ -65,7 +65,7 @@ class Config:
 
 
 def replace(config, **changes):
-    """`dataclasses.replace` that also takes a field of a section, as `search__num_simulations=8`."""
+    """`dataclasses.replace` that also takes fields of sections: `search__num_simulations=8`."""
     flat = {k: v for k, v in changes.items() if "__" not in k}
     nested: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():

@@ -41,10 +41,9 @@ def fold_moments(batch_stats: Any, moments: Any, turns: Sequence[int], total: in
     momentum = found.momentum
     weights = (1 - momentum) * momentum ** (total - 1 - jnp.array(tuple(turns)))
     kept = momentum**total if 0 in turns else 1.0  # what came before the update fades once
-    means, variances = (jnp.reshape(x, (len(turns), -1)) for x in (found.mean, found.variance))
     return {
-        "mean": kept * batch_stats["mean"] + weights @ means,
-        "var": kept * batch_stats["var"] + weights @ variances,
+        "mean": kept * batch_stats["mean"] + weights @ found.mean,
+        "var": kept * batch_stats["var"] + weights @ found.variance,
     }
 
 

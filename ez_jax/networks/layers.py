@@ -83,8 +83,8 @@ def dense(features: int, fan_in: int, dtype=None, name=None) -> nn.Dense:
 class Moments(flax.struct.PyTreeNode):
     """What BatchNorm layers sow into the collection "moments" in training."""
 
-    mean: Array  # [C], or [steps, C]
-    variance: Array  # [C], or [steps, C]
+    mean: Array  # [steps, C]
+    variance: Array  # [steps, C]
     momentum: float = flax.struct.field(pytree_node=False)
 
 
@@ -118,16 +118,16 @@ class BatchNorm(nn.Module):
         def by_batch(x: Array) -> tuple[Array, Array, Array]:
             return lowering.normalise_by_batch(x, scale, bias, self.epsilon)
 
-        if x.ndim > self.spatial + 2:
-            by_batch = jax.vmap(by_batch, 1, (1, 0, 0))
-        y, batch_mean, batch_variance = by_batch(x)
+        # Without an axis of steps all is one step.
+        steps = x if x.ndim > self.spatial + 2 else x[:, None]
+        y, batch_mean, batch_variance = jax.vmap(by_batch, 1, (1, 0, 0))(steps)
         self.sow(
             "moments",
             "batch",
             Moments(mean=batch_mean, variance=batch_variance, momentum=self.momentum),
             reduce_fn=lambda _, m: m,
         )
-        return y
+        return y.reshape(x.shape)
 
 
 def normalise(
