@@ -4,7 +4,7 @@
 """
 
 from ez_jax.envs.envpool import EnvPool, is_atari
-from ez_jax.envs.functional import Environment, JaxEnvs
+from ez_jax.envs.functional import Environment, JaxEnvs, Reset, Step
 from ez_jax.envs.registry import (
     Environments,
     PureEnvironments,
@@ -21,6 +21,8 @@ __all__ = [
     "Environments",
     "JaxEnvs",
     "PureEnvironments",
+    "Reset",
+    "Step",
     "UnknownTask",
     "check_task",
     "describe",
