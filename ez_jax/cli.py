@@ -1,4 +1,4 @@
-"""What the training commands share: options, help, and a run with its errors as one line.
+"""Options, help and error messages of the training commands.
 
 Nothing heavy is imported before the command line is read: `--help` answers at once.
 """

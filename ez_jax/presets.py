@@ -185,4 +185,4 @@ def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> 
 
 
 PRESETS = {"paper": PAPER, "v2": V2, "cpu": CPU, "debug": DEBUG}
-"""Of `experiments/atari100k.py`, by name."""
+"""Presets of `experiments/atari100k.py` by name."""

@@ -122,7 +122,7 @@ class SearchConfig:
     online updates.
     """
     embedding_dtype: Literal["float32", "bfloat16"] = "float32"
-    """How latent states are kept in the tree."""
+    """Type of the latent states in the tree."""
 
 
 @dataclass(frozen=True)

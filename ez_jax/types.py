@@ -16,7 +16,7 @@ PRNGKey = jax.Array
 
 
 class EnvSpec(NamedTuple):
-    """What a network and a replay need to know of an environment."""
+    """Shapes of an environment, for networks and replay."""
 
     num_actions: int
     frame_shape: tuple[int, ...]  # one frame
@@ -103,7 +103,7 @@ class Batch(flax.struct.PyTreeNode):
 
 
 class Targets(flax.struct.PyTreeNode):
-    """What the unrolled model is trained towards; index k is k steps after the position."""
+    """Targets of the unrolled model; index k is k steps after the position."""
 
     value: Array  # [B, K + 1] f32
     value_prefix: Array  # [B, K] f32, of steps 1..K

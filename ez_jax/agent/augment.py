@@ -1,5 +1,6 @@
-"""Random shift and intensity of image observations (Yarats et al. 2021, arXiv 2004.13649, as used
-by SPR and EfficientZero).
+"""Random shift and intensity of image observations.
+
+Yarats et al. 2021 (arXiv 2004.13649), as used by SPR and EfficientZero.
 """
 
 import jax
@@ -9,8 +10,9 @@ Array = jax.Array
 
 
 def random_shift(key: Array, frames: Array, pad: int) -> Array:
-    """Crops each `[B, F, H, W, C]` clip at a random place of its edge-padded self; the F frames of
-    a clip move together.
+    """Crops each `[B, F, H, W, C]` clip at a random place of its edge-padded self.
+
+    The F frames of a clip move together.
     """
     size, _, height, width, _ = frames.shape
     offset = jax.random.randint(key, (2, size, 1), -pad, pad + 1)

@@ -93,7 +93,7 @@ def _mean(x: Array, mask: Array) -> Array:
 
 
 def of_unroll(unroll: Unroll, targets: Targets, batch: Batch) -> dict[str, Array]:
-    """What the model says along the unroll, against its targets: scalars."""
+    """Compares the predictions along the unroll with their targets: scalars."""
     log_policy = jax.nn.log_softmax(unroll.policy_logits)
     entropy = -jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1)
     divergence = optax.losses.kl_divergence(log_policy, targets.policy)
@@ -137,13 +137,14 @@ def of_gradient(gradient: dict) -> dict[str, Array]:
 
 
 def realised_returns(replay: Replay, discount: float) -> tuple[Array, Array]:
-    """Discounted return that followed each slot to the end of its episode; a time-out ends with the
-    value of its last search.
+    """Discounted return that followed each slot to the end of its episode.
+
+    A time-out ends with the value of its last search.
 
     Returns:
       returns `[N, T]` in the order of the ring, and whether the end is known `[N, T]`.
     """
-    # From the oldest slot to the newest; what was never written has a negative time and comes
+    # From the oldest slot to the newest; slots never written have a negative time and comes
     # first.
     order = jnp.argsort(slot_times(replay))
     reward, step_discount, last, value = (

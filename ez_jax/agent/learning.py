@@ -18,7 +18,7 @@ from ez_jax.types import Array, Batch, Learner, Targets
 
 
 class LossOutput(NamedTuple):
-    """What one evaluation of the loss brings besides its gradient."""
+    """Results of the loss besides its gradient."""
 
     batch_stats: Any  # moved by the forward passes
     priority: Array  # [B]
@@ -26,7 +26,7 @@ class LossOutput(NamedTuple):
 
 
 def init(config: Config, variables: Any) -> Learner:
-    """A learner at its zeroth update."""
+    """Makes a learner before its first update."""
     # The copy must be another buffer: the state is donated, and no buffer can be donated twice.
     return Learner(
         variables,

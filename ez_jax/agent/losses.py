@@ -48,8 +48,9 @@ def value_prefix_loss(unroll: Unroll, targets: Targets, config: Config) -> Array
 
 
 def consistency_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
-    """Negative cosine between predicted and encoded next states (EfficientZero, section 4.1;
-    SimSiam, Chen & He 2021).
+    """Negative cosine between predicted and encoded next states.
+
+    EfficientZero, section 4.1; SimSiam (Chen & He 2021, arXiv 2011.10566).
     """
     projection, target = (
         unroll.projection.astype(jnp.float32),

@@ -1,7 +1,7 @@
-"""Which positions a batch is drawn from: prioritised replay (Schaul et al. 2016, arXiv 1511.05952).
+"""Prioritised sampling from replay (Schaul et al. 2016, arXiv 1511.05952).
 
-Without replacement. A position can be drawn once the slots that its targets read are written:
-nothing is ever cut at a block's end.
+Positions are drawn without replacement. A position can be drawn once the slots that its targets
+read are written: nothing is ever cut at a block's end.
 """
 
 import jax
@@ -17,7 +17,7 @@ BLOCK = 64
 
 
 def drawable(replay: Replay, config: Config) -> Array:
-    """Which places a window may start from: `[N, T]` bool.
+    """Marks the places that a window may start from: `[N, T]` bool.
 
     Everything that the window reads is there, and a step was taken from its position.
     """
@@ -29,7 +29,7 @@ def drawable(replay: Replay, config: Config) -> Array:
 def sample(replay: Replay, key: Array, size: int, config: Config) -> Drawn:
     """Draws `size` positions without replacement, P(i) ~ priority_i^alpha."""
     slots = replay.action.shape[1]
-    # Not `**`, which takes three times as long; what has no priority is not drawable.
+    # Not `**`, which takes three times as long. log(0) is no harm: priority 0 is not drawable.
     weight = jnp.exp(config.replay.priority_exponent * jnp.log(replay.priority))
     weight = jnp.where(drawable(replay, config), weight, 0.0).ravel()
     index, probability = gumbel_top_k(key, weight, size)
@@ -83,7 +83,7 @@ def importance_weights(
 
 
 def set_priority(replay: Replay, positions: Positions, priority: Array) -> Replay:
-    """New priorities `[B]` at drawn positions."""
+    """Sets new priorities `[B]` at drawn positions."""
     slots = replay.action.shape[1]
     return replay.replace(
         priority=replay.priority.at[positions.lane, positions.time % slots].set(priority)
@@ -91,11 +91,10 @@ def set_priority(replay: Replay, positions: Positions, priority: Array) -> Repla
 
 
 def prioritise_by_model_error(replay: Replay, discount: float, enabled: Array) -> Replay:
-    """Gives the last but one slot the priority |r + gamma v' - v|, the Bellman error of the network
-    that acted, where `enabled []`.
+    """Gives the last but one slot the Bellman error of the network that acted as its priority.
 
-    EfficientZero-V2's "priority precalculation" (appendix A); one step, since that is known as soon
-    as the next slot is written.
+    |r + gamma v' - v|, where `enabled []`. EfficientZero-V2's "priority precalculation" (appendix
+    A), over one step, since that is known as soon as the next slot is written.
     """
     slots = replay.action.shape[1]
     at, newest = (replay.cursor - 2) % slots, (replay.cursor - 1) % slots

@@ -1,4 +1,4 @@
-"""How Q-values are normalised and completed inside the tree, for both kinds of search.
+"""Normalisation and completion of Q-values inside the tree, for both kinds of search.
 
 `A` is the number of actions, `M` of tree nodes. `Tree` is mctx's search tree.
 """
@@ -13,7 +13,7 @@ Tree = Any
 
 
 class TreeScale(NamedTuple):
-    """What Q-normalisation reads of a whole tree, kept in `tree.extra_data`."""
+    """Statistics of a whole tree for Q-normalisation, kept in `tree.extra_data`."""
 
     low: Array  # [] f32, smallest Q-value
     high: Array  # [] f32, largest Q-value
@@ -60,8 +60,7 @@ def scale_by_tree_and_root(tree: Tree) -> TreeScale:
 
 
 def qtransform_by_tree_min_max(tree: Tree, node_index: Array, *, min_range: float = 0.01) -> Array:
-    """EfficientZero's Q-normalisation: min and max over the whole tree, and a value for unvisited
-    children.
+    """EfficientZero's Q-normalisation by the minimum and maximum of the whole tree.
 
     The range is floored at `min_range`, so that noise in nearly equal Q-values is not blown up; as
     long as all Q-values agree they are only clipped to [0, 1].
@@ -91,8 +90,7 @@ def qtransform_completed_by_tree_min_max(
     c_scale: float = 0.1,
     min_range: float = 0.01,
 ) -> Array:
-    """Completed Q-values as a shift of logits, normalised over the whole tree with a floor
-    (EfficientZero-V2).
+    """EfficientZero-V2's completed Q-values as a shift of logits, normalised over the whole tree.
 
     An action that was never visited is worth v_mix (Danihelka et al. 2022, equation 33). mctx
     stretches the Q-values of siblings to [0, 1] however close they are; with the range of the whole

@@ -69,7 +69,7 @@ def slot_times(replay: Replay) -> Array:
 
 
 def stackable(replay: Replay, stack: int) -> Array:
-    """Which places hold a slot whose whole stack is still there: `[T]` bool.
+    """Marks the places of the ring whose whole stack is still there: `[T]` bool.
 
     A ring that has turned has overwritten the frames before its oldest slots.
     """

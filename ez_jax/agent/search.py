@@ -27,7 +27,7 @@ from ez_jax.types import Array, SearchOutput
 
 
 class Node(NamedTuple):
-    """What the tree keeps of a model state."""
+    """A model state as the tree keeps it."""
 
     state: Array  # [B, ...] latent state
     memory: Any  # value-prefix LSTM, zero at depths that are multiples of the horizon
@@ -56,8 +56,9 @@ def make_root(
 
 
 def make_recurrent_fn(network: Network, config: Config) -> Callable:
-    """The model as mctx steps it: reward is the difference of value prefixes, which restart every
-    `prefix_horizon` steps.
+    """The model as mctx steps it.
+
+    The reward is the difference of value prefixes, which restart every `prefix_horizon` steps.
     """
     horizon = config.target.prefix_horizon if network.config.value_prefix else 1
 
@@ -67,7 +68,7 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
         step: Step = infer(network, variables, "step", parent_state, node.memory, action)
         prediction: Prediction = infer(network, variables, "predict", step.state)
         depth = node.depth + 1
-        # Without LSTM each prediction is a single reward: a horizon of one says just that.
+        # Without LSTM each prediction is a single reward, as with a horizon of one.
         prefix = logits_to_scalar(step.prefix_logits)
         reward = prefix - jnp.where(node.depth % horizon == 0, 0.0, node.prefix)
         keep = (depth % horizon != 0)[:, None]
@@ -84,8 +85,7 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
 
 
 def each_simulation(scale: Callable[[mctx.Tree], TreeScale]) -> Callable:
-    """A loop for mctx's simulations that keeps `tree.extra_data` equal to `scale` of the
-    _unbatched_ tree.
+    """Makes a loop that keeps `tree.extra_data` equal to `scale` of the _unbatched_ tree.
 
     mctx asks a Q-transform at every node of a descent, during which the tree stays as it is:
     without this the whole tree would be read as often, and a search would grow with simulations

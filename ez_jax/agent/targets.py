@@ -1,4 +1,4 @@
-"""What the model is trained towards, computed from windows of replay.
+"""Targets of the model, computed from windows of replay.
 
 Names carry time as in rlax: `discount_t` is gamma times 0 after a terminal step; a time-out keeps
 gamma. A window's slot k is k slots after the sampled position. Functions take one window;
@@ -34,8 +34,9 @@ def horizon(age: Array, config: Config) -> Array:
 def n_step_value(
     r_t: Array, discount_t: Array, last: Array, v: Array, steps: Array, max_steps: int
 ) -> Array:
-    """z = sum_i (prod discount) r + (prod discount) v, over `steps` steps or up to the final frame
-    of the episode.
+    """n-step return with bootstrap: z = sum_i (prod discount) r + (prod discount) v.
+
+    Over `steps` steps, or up to the final frame of the episode.
 
     A time-out bootstraps from the value of its final frame; after a terminal step the discount is
     0.
@@ -101,8 +102,9 @@ def search_value_target(batch: Batch, config: Config) -> Array:
 def mixed_value_target(
     td: Array, searched: Array, age: Array, updates: Array, config: Config
 ) -> Array:
-    """EfficientZero-V2's mix: n-step before T1 updates, and for the T2 newest environment steps;
-    otherwise the search's.
+    """EfficientZero-V2's mix of both, `[B, K + 1]`.
+
+    n-step before T1 updates and for the T2 newest environment steps, otherwise the search's.
 
     Early the model is too bad to be searched for values, and fresh data need no correction.
 

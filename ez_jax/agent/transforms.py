@@ -54,8 +54,9 @@ def scalar_to_probs(x: Array, support: int) -> Array:
 
 
 def logits_to_scalar(logits: Array) -> Array:
-    """Categorical logits `[..., 2 * support + 1]` to the untransformed expectation `[...]`, in
-    float32.
+    """Expectation of categorical logits, untransformed and in float32.
+
+    `[..., 2 * support + 1]` to `[...]`.
     """
     chex.assert_is_divisible(logits.shape[-1] - 1, 2)
     support = logits.shape[-1] // 2

@@ -40,7 +40,7 @@ def fold_moments(batch_stats: Any, moments: Any, turns: Sequence[int], total: in
         }
     momentum = found.momentum
     weights = (1 - momentum) * momentum ** (total - 1 - jnp.array(tuple(turns)))
-    kept = momentum**total if 0 in turns else 1.0  # what came before the update fades once
+    kept = momentum**total if 0 in turns else 1.0  # the average before the update fades once
     return {
         "mean": kept * batch_stats["mean"] + weights @ found.mean,
         "var": kept * batch_stats["var"] + weights @ found.variance,
@@ -153,9 +153,9 @@ def unroll_model(
     predicted = jnp.stack(states[1:], axis=1)
     memory, restart = network.initial_memory(batch.action.shape[0]), config.target.prefix_horizon
 
-    # PREDICT. No loss reads what the heads say of encoded states; they are shown for the
-    # statistics alone. Without them the heads would be normalised for imagined states, and be off
-    # at every root.
+    # PREDICT. No loss reads the predictions of encoded states: the heads see these for their
+    # running averages alone. Without them the averages would be those of imagined states, and be
+    # wrong at every root.
     if config.network.joint_norm:
         prediction = call("predict", merged(jnp.stack(states + encoded, axis=1)))
         _, prefix_logits = call("value_prefixes", merged(predicted), memory, restart=restart)

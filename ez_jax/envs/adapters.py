@@ -1,5 +1,6 @@
-"""Environments of other JAX libraries behind our protocol: gymnax, and pgx games for one player
-(extra `jaxenvs`).
+"""Environments of other JAX libraries behind our protocol (extra `jaxenvs`).
+
+gymnax, and pgx games for one player.
 """
 
 from typing import Any

@@ -1,5 +1,6 @@
-"""Catch in JAX: the smallest task with a delayed reward, after bsuite's (Osband et al. 2020, arXiv
-1908.03568).
+"""Catch in JAX: the smallest task with a delayed reward.
+
+After bsuite's (Osband et al. 2020, arXiv 1908.03568).
 """
 
 from typing import NamedTuple
@@ -18,8 +19,9 @@ class CatchState(NamedTuple):
 
 
 class Catch:
-    """A ball falls one row a step from a random column; actions move the paddle left, not at all,
-    or right.
+    """A ball falls one row a step from a random column onto a paddle.
+
+    Actions move the paddle left, not at all, or right.
 
     Reward is 1 if the ball lands on the paddle, -1 if not; an episode has `rows - 1` steps.
     """

@@ -1,6 +1,4 @@
-"""Environments as pure functions: a protocol, and N copies of one in lock-step inside a compiled
-program.
-"""
+"""Environments as pure functions: a protocol, and N copies in lock-step."""
 
 import functools
 from typing import Any, NamedTuple, Protocol
@@ -28,8 +26,9 @@ class Step(NamedTuple):
 
 
 class Environment(Protocol):
-    """One environment. Both functions are pure, work under `jit` and `vmap`, and never reset by
-    themselves.
+    """One environment.
+
+    Both functions are pure, work under `jit` and `vmap`, and never reset by themselves.
     """
 
     num_actions: int
@@ -61,8 +60,9 @@ def start(environment: Environment, keys: PRNGKey) -> tuple[EnvState, TimeStep]:
 
 
 class JaxEnvs:
-    """N copies of a pure environment, each with its own key, with the time limit and autoreset that
-    `TimeStep` asks for.
+    """N copies of a pure environment, each with its own key.
+
+    Adds the time limit and the autoreset that `TimeStep` asks for.
 
     `advance` is the pure function that the compiled cycle calls; `reset` and `step` drive the same
     thing from the host, as `EnvPool`'s do, and remember where it stands in `state`.
@@ -84,8 +84,9 @@ class JaxEnvs:
         return _spec(self._environment, self._first, stack)
 
     def advance(self, state: EnvState, action: Array) -> tuple[EnvState, TimeStep]:
-        """Steps each environment with `action [N]`, or resets it where the last step ended an
-        episode.
+        """Steps each environment with `action [N]`.
+
+        Where the last step ended an episode, it resets instead.
         """
 
         def one(inner, key, last, action):

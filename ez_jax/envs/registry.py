@@ -30,7 +30,7 @@ class Environments(Protocol):
     num_envs: int
 
     def spec(self, stack: int) -> EnvSpec:
-        """What a network must know of them, for observations of `stack` frames."""
+        """Describes them for a network, with observations of `stack` frames."""
         ...
 
     def reset(self) -> TimeStep:
@@ -80,7 +80,7 @@ def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments
 
 
 def describe(config: EnvConfig, stack: int) -> Description:
-    """What a restored run must know of its task; starts no emulator. Raises as `make` does."""
+    """Describes a task without starting an emulator; raises as `make` does."""
     if (environment := _functional(config.id)) is not None:
         return Description(*functional.describe(environment, config.num_envs, stack))
     check_task(config.id)

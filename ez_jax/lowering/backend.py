@@ -1,4 +1,4 @@
-"""Which backend programs are compiled for, and the compiler options that they get."""
+"""The backend that programs are compiled for, and their compiler options."""
 
 import contextlib
 import functools
@@ -57,14 +57,16 @@ def is_known(name: str, value: str) -> bool:
 
 
 def jit(fn: Callable, *, little_memory: bool = False, **options) -> Callable:
-    """`jax.jit` with our compiler options; on a CPU JAX refuses such a program inside another
-    `jax.jit`.
+    """`jax.jit` with our compiler options.
+
+    On a CPU JAX refuses such a program inside another `jax.jit`.
     """
     return jax.jit(fn, compiler_options=compiler_options(little_memory), **options)
 
 
 def loop_unrolling(steps: int) -> int:
-    """How many of a loop's steps become one: on a CPU one, which leaves less to compile; elsewhere,
-    and to count work, all.
+    """Number of a loop's steps that become one.
+
+    On a CPU one, which leaves less to compile; elsewhere, and to count work, all.
     """
     return 1 if on_cpu() else steps

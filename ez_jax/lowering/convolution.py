@@ -38,8 +38,9 @@ def conv_general_dilated(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3(x: Array, kernel: Array, stride: int) -> Array:
-    """Convolution with padding 1 and stride 1 or 2: `[B, H, W, C]` with `[3, 3, C, D]` to `[B,
-    H/stride, W/stride, D]`.
+    """Convolution with padding 1 and stride 1 or 2.
+
+    `[B, H, W, C]` with `[3, 3, C, D]` to `[B, H/stride, W/stride, D]`.
     """
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=NHWC
@@ -59,8 +60,9 @@ conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
 
 
 def _input_gradient(g: Array, kernel: Array, stride: int) -> Array:
-    """A convolution of stride 1 by 3x3, or, where a pixel of g meets 2x2 of the input, by 2x2
-    blocks: no zeros in between.
+    """A convolution of stride 1 by 3x3 or, at stride 2, by 2x2 blocks.
+
+    At stride 2 a pixel of g meets 2x2 of the input: blocks leave no zeros in between.
     """
     depth, features = kernel.shape[2:]
     if stride == 1:
@@ -77,8 +79,10 @@ def _input_gradient(g: Array, kernel: Array, stride: int) -> Array:
 
 
 LARGE_IMAGE = 1 / 16
-"""Of `CACHE_BYTES`, for an image and its gradient: from here on loops over a few images win, below
-they cost more than they save."""
+"""Share of `CACHE_BYTES` that makes an image and its gradient large.
+
+Loops over a few images win from here on; below they cost more than they save.
+"""
 
 
 def _kernel_gradient(x: Array, g: Array, stride: int) -> Array:
@@ -104,8 +108,9 @@ def _small_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
 
 
 def _large_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
-    """The shifted x times the shifted g, a few images at a time: what is laid out for the product
-    hardly leaves the cache.
+    """The shifted x times the shifted g, a few images at a time.
+
+    The operands of the product then hardly leave the cache.
     """
     batch, height, width, depth = x.shape
     features = g.shape[-1]

@@ -1,4 +1,7 @@
-"""BatchNorm in training, with a gradient that reads its input once."""
+"""BatchNorm in training (Ioffe & Szegedy 2015): the normalised x, mean and variance.
+
+No gradient flows through the moments.
+"""
 
 import functools
 

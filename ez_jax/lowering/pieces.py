@@ -11,12 +11,13 @@ from ez_jax.lowering.backend import on_cpu
 Array = jax.Array
 
 CACHE_BYTES = 2_400_000
-"""What two cores' second-level caches hold of one layer, about."""
+"""Bytes of one layer's output that two cores' second-level caches hold, about."""
 
 
 def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Array:
-    """`fn` over the leading axis of x, on CPU a few elements at a time, such that what a layer
-    writes of them stays in cache.
+    """Maps `fn` over the leading axis of x, on CPU a few elements at a time.
+
+    The output of a layer then stays in cache.
 
     Args:
       fn: `[b, ...]` to `[b, ...]`, element by element.
@@ -30,11 +31,13 @@ def map_in_cache(fn: Callable[[Array], Array], x: Array, bytes_each: int) -> Arr
 
 
 def map_in_pieces(fn: Callable[[Array, Any], Any], key: Array, x: Any, most: int) -> Any:
-    """`fn` over the leading axis of x, on CPU at most `most` elements at a time, for less memory.
+    """Maps `fn` over the leading axis of x, on CPU at most `most` elements at a time.
 
-    Args: fn: a typed PRNG key and elements to results, each with the same leading axis. Each piece
-      has a key of its own, so that its
-        noise is not that of the whole.
+    This saves memory.
+
+    Args:
+      fn: a typed PRNG key and elements to results, each with the same leading axis. Each piece has
+        a key of its own, so that its noise is not that of the whole.
       key: typed PRNG key, consumed.
       x: pytree of `[B, ...]`.
       most: elements of a piece. A batch that cannot be cut into equal pieces of more than half of
@@ -50,8 +53,9 @@ def map_in_pieces(fn: Callable[[Array, Any], Any], key: Array, x: Any, most: int
 
 
 def equal_pieces(count: int, most: int) -> int:
-    """The largest size up to `most` that divides `count`, or `count` if there is none above half of
-    `most`.
+    """The largest size up to `most` that divides `count`.
+
+    `count` itself if there is none above half of `most`.
     """
     return next(
         (n for n in range(min(count, most), min(count, most) // 2, -1) if count % n == 0), count

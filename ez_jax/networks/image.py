@@ -1,6 +1,4 @@
-"""Representation, dynamics and head features for image observations (EfficientZero, appendix
-A.1).
-"""
+"""Representation, dynamics and head features for images (EfficientZero, appendix A.1)."""
 
 import flax.linen as nn
 import jax

@@ -1,5 +1,6 @@
-"""Layers as the original builds them: PyTorch's default initialisation, symmetric padding,
-BatchNorm of momentum 0.1.
+"""Layers as the original builds them.
+
+PyTorch's default initialisation, symmetric padding, BatchNorm of momentum 0.1.
 """
 
 import math
@@ -32,8 +33,9 @@ def conv(
     dtype=None,
     name=None,
 ) -> nn.Conv:
-    """A square convolution with symmetric padding (XLA's SAME samples other pixels at stride 2);
-    `fan_in` adds a bias.
+    """A square convolution with symmetric padding; `fan_in` adds a bias.
+
+    XLA's SAME samples other pixels at stride 2.
     """
     pad = kernel // 2
     return nn.Conv(
@@ -81,7 +83,7 @@ def dense(features: int, fan_in: int, dtype=None, name=None) -> nn.Dense:
 
 
 class Moments(flax.struct.PyTreeNode):
-    """What BatchNorm layers sow into the collection "moments" in training."""
+    """Batch moments that BatchNorm layers sow into the collection "moments" in training."""
 
     mean: Array  # [steps, C]
     variance: Array  # [steps, C]

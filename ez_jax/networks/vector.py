@@ -1,5 +1,6 @@
-"""Representation, dynamics and head features for vector observations: the image network's plan in
-dense layers.
+"""Representation, dynamics and head features for vectors.
+
+The image network's plan in dense layers.
 """
 
 import flax.linen as nn
@@ -51,8 +52,9 @@ class Representation(nn.Module):
 
 
 class Dynamics(nn.Module):
-    """Next latent state, with the residual path of the image network; the action enters one-hot, or
-    as features of that.
+    """Next latent state, with the residual path of the image network.
+
+    The action enters one-hot, or as features of that.
     """
 
     num_actions: int
@@ -93,7 +95,7 @@ class Trunk(nn.Module):
 
 
 class Features(nn.Module):
-    """What a head sees of a latent state: all of it, in float32."""
+    """Input of a head: the whole latent state, in float32."""
 
     @nn.compact
     def __call__(self, state: Array, train: bool) -> Array:

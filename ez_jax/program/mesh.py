@@ -46,13 +46,13 @@ class DeviceLanes:
 
 
 def replay_specs() -> Replay:
-    """How the fields of a replay are split."""
+    """Partition of each field of a replay."""
     lanes: dict[str, Any] = dict.fromkeys(Replay.__dataclass_fields__, DATA)
     return Replay(**(lanes | {"cursor": REPLICATED}))
 
 
 def actor_specs() -> Actor:
-    """How the fields of an actor are split."""
+    """Partition of each field of an actor."""
     lanes: dict[str, Any] = dict.fromkeys(
         ("env", "stack", "last", "discount", "offset", "score"), DATA
     )
@@ -64,7 +64,7 @@ def actor_specs() -> Actor:
 
 
 def sharding(mesh: Mesh, spec: PartitionSpec, seeds: bool) -> NamedSharding:
-    """Of an array, with one more axis in front where several seeds are trained at once."""
+    """Sharding of an array, with one more axis in front where several seeds train at once."""
     return NamedSharding(mesh, PartitionSpec(None, *spec) if seeds else spec)
 
 

@@ -1,4 +1,4 @@
-"""What a run does next: a pure function of how far it is.
+"""The next steps of a run, as a pure function of its progress.
 
 Nothing but `config.cycle` decides how often each stage runs: acting and learning never race, and a
 seed gives the same numbers.

@@ -18,7 +18,7 @@ from ez_jax.program.mesh import state_shardings
 from ez_jax.types import State
 
 FORMAT = 2
-"""Of the saved state. 1 named the values in replay otherwise."""
+"""Version of the saved state; in version 1 the values in replay had other names."""
 
 
 class CheckpointError(ValueError):
@@ -26,8 +26,9 @@ class CheckpointError(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of one work directory: the two newest are kept, and only complete ones are
-    ever seen.
+    """The checkpoints of one work directory.
+
+    The two newest are kept, and only complete ones are ever seen.
     """
 
     def __init__(self, workdir: Path):
@@ -136,7 +137,7 @@ class Checkpoints:
 
 
 def slim(state: State) -> State:
-    """What a checkpoint holds."""
+    """Drops what the action log brings back: frames of environments on the host."""
     if state.actor.env is not None:
         return state
     return state.replace(

@@ -1,5 +1,6 @@
-"""Evaluation: whole games, raw scores, one seed an episode; by default a greedy search without
-noise.
+"""Evaluation: whole games, raw scores, one seed an episode.
+
+By default a greedy search without noise.
 """
 
 import csv
@@ -133,8 +134,9 @@ def check_video(config: Config) -> None:
 
 
 def record_video(config: Config, actions: list[int], path: Path) -> None:
-    """Plays the first evaluation episode's actions again and writes it as a video, in the game's
-    own resolution.
+    """Plays the first evaluation episode's actions again and writes it as a video.
+
+    Frames are in the game's own resolution.
 
     The emulator is deterministic for a seed and its actions, whatever the size of the frames.
     """

@@ -31,7 +31,7 @@ class Restored:
 
     @property
     def variables(self) -> Any:
-        """Of the network: `network.apply(variables, ...)`."""
+        """Variables of the network: `network.apply(variables, ...)`."""
         return self.state.learner.variables
 
 

@@ -1,4 +1,4 @@
-"""What every command does first."""
+"""The settings of JAX that every command starts with."""
 
 import os
 import warnings

@@ -38,7 +38,7 @@ def describe_losses(losses: ExtraLosses | None) -> dict[str, Any]:
 
 
 def settings(config: Config, losses: ExtraLosses | None) -> dict[str, Any]:
-    """What `config.json` and checkpoints hold: the config, and extra loss terms if there are."""
+    """The config, and extra loss terms if there are: content of `config.json` and checkpoints."""
     extra = describe_losses(losses)
     return to_dict(config) | ({"extra_losses": extra} if extra else {})
 
