@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import classic
-from table import read, show
-
 from ez_jax.cli import RunArgs, env_steps, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import replace
 from ez_jax.presets import PRESETS
 from ez_jax.presets import classic as classic_config
-from ez_jax.run import setup
+from ez_jax.runner.tables import read, show
 
 PARTS = {
     "full": {},
@@ -57,7 +54,7 @@ STUDIES = {"parts": PARTS, "speed": SPEED}
 
 @dataclass(frozen=True)
 class Args(RunArgs):
-    env: str = classic.Args.env
+    env: str = "CartPole-v1"
     """Id of the task."""
     preset: Literal["classic", "cpu", "paper", "v2"] = "classic"
     """Settings of the whole: the task's own of classic.py, or one of atari100k.py."""
@@ -70,7 +67,6 @@ def folder(name: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    setup()
     argv = sys.argv[1:] if argv is None else argv
     task, preset = option(argv, "env", Args.env), option(argv, "preset", Args.preset)
     args = parse_options(

@@ -9,17 +9,14 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
-
 from ez_jax.cli import RunArgs, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import Config
 from ez_jax.presets import PRESETS
-from ez_jax.runner.setup import setup
 
 EXPECTED = {
-    "paper": "hours on an accelerator, weeks on a CPU: the progress line tells after the first updates",
-    "v2": "hours on an accelerator, days on a CPU: the progress line tells after the first updates",
+    "paper": "about 3 hours on an H100, weeks on a CPU",
+    "v2": "about 2 hours on an H100, days on a CPU",
     "cpu": "about an hour for 100,000 steps on 2 cores",
     "debug": "about a minute",
 }
@@ -35,8 +32,12 @@ class Args(RunArgs):
 
 def parse(argv: list[str]) -> Args:
     """Command line to `Args`."""
-    preset = choose(option(argv, "preset", Args.preset))[0]
-    args = parse_options(Args, argv, __doc__, lambda: PRESETS.get(preset, Config()))
+
+    def defaults() -> Config:
+        preset, _ = choose(option(argv, "preset", Args.preset))
+        return PRESETS.get(preset, Config())
+
+    args = parse_options(Args, argv, __doc__, defaults)
     return with_task(args, f"{args.game}-v5")
 
 
@@ -44,16 +45,15 @@ def choose(preset: str) -> tuple[str, str]:
     """The preset to run and why."""
     if preset != "auto":
         return preset, "as asked"
+    import jax  # not for --help, which answers at once
+
     backend = jax.default_backend()
-    return (
-        ("cpu", "no accelerator was found")
-        if backend == "cpu"
-        else ("paper", f"there is a {backend}")
-    )
+    if backend == "cpu":
+        return "cpu", "no accelerator was found"
+    return "paper", f"there is a {backend}"
 
 
 def main(argv: list[str] | None = None) -> int:
-    setup()
     args = parse(sys.argv[1:] if argv is None else argv)
     preset, why = choose(args.preset)
     return launch(args, args.game, preset, f"{why}; {EXPECTED[preset]}")

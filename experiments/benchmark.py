@@ -23,24 +23,35 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
-from timing import Ceilings, Row, Work, ceilings, count_work, measure, read, time_calls, write
 
-from ez_jax import cycle as cycle_lib
-from ez_jax.agent import learning
 from ez_jax import lowering
-from ez_jax.agent import reanalysis, replay
-from ez_jax.config import Config, replace
+from ez_jax.agent import learning, reanalysis
 from ez_jax.agent.losses import active_losses
-from ez_jax.program.mesh import make_mesh
-from ez_jax.networks import Network, encode, init_variables, observation_shape
-from ez_jax.presets import PRESETS
 from ez_jax.agent.search import make_recurrent_fn, make_root, search, search_from_root
-from ez_jax.types import Batch, EnvSpec, Positions, Replay
+from ez_jax.agent.targets import make_targets
+from ez_jax.config import replace
+from ez_jax.networks import Network, encode
+from ez_jax.presets import PRESETS
+from ez_jax.program.loops import HostLoop, make_env
+from ez_jax.program.mesh import make_mesh
+from ez_jax.program.stages import Stages, counters
+from ez_jax.runner.timing import (
+    Ceilings,
+    Row,
+    Work,
+    ceilings,
+    count_work,
+    measure,
+    read,
+    seconds,
+    time_calls,
+    write,
+)
+from ez_jax.runner.workloads import Model, make_model, random_batch, random_replay
+from ez_jax.types import Positions, Replay
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-
-ACTIONS = 6  # of Pong, and of the peers' figures
 
 
 @dataclass(frozen=True)
@@ -60,106 +71,13 @@ class Args:
     seconds: float = 3.0
     """Time to spend on each row, after compilation."""
     plain: bool = False
-    """Without what `ez_jax/lowering.py` does for CPUs."""
+    """Without what `ez_jax/lowering` does for CPUs."""
     output: Path | None = None
     """JSON file to write."""
     compare: Path | None = None
     """JSON file of an earlier run, to print ratios to."""
     picture: Path | None = None
     """Roofline to draw."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A preset's network with fresh parameters and random images."""
-
-    size: str
-    config: Config
-    spec: EnvSpec
-    network: Network
-    variables: dict
-    key: jax.Array
-
-    def observation(self, roots: int) -> jax.Array:
-        return jax.random.randint(self.key, (roots, *observation_shape(self.spec)), 0, 256).astype(
-            jnp.uint8
-        )
-
-    def step_work(self, roots: int) -> Work:
-        """One step of the model in a search of so many roots."""
-        root = jax.eval_shape(
-            lambda: make_root(self.network, self.variables, self.observation(roots), jnp.float32)
-        )
-        step = make_recurrent_fn(self.network, self.config)
-        return count_work(
-            lambda v, node: step(v, self.key, jnp.zeros(roots, jnp.int32), node),
-            self.variables,
-            root.embedding,
-        )
-
-    def root_work(self, roots: int) -> Work:
-        """Encoding and prediction, the images not cut into chunks: a loop would count once."""
-
-        def run(variables, x):
-            state = self.network.apply(variables, x, method=Network.encode)
-            return self.network.apply(variables, state, method=Network.predict)
-
-        return count_work(run, self.variables, self.observation(roots))
-
-    def search_work(self, roots: int, simulations: int) -> Work:
-        return self.root_work(roots) + self.step_work(roots).times(simulations)
-
-
-def make_model(size: str) -> Model:
-    config = PRESETS[size]
-    spec = EnvSpec(
-        ACTIONS,
-        (config.env.height, config.env.width, 1 if config.env.grayscale else 3),
-        np.uint8,
-        config.env.stack,
-    )
-    network = Network(config.network, spec)
-    return Model(
-        size, config, spec, network, init_variables(network, jax.random.key(0)), jax.random.key(1)
-    )
-
-
-def random_batch(model: Model, size: int) -> Batch:
-    """Windows of replay that look like any."""
-    k = model.config.target.unroll_steps
-    length = k + model.config.target.td_steps + 1
-    keys = jax.random.split(model.key, 3)
-    frames = jax.random.randint(
-        keys[0], (size, model.spec.stack + k, *model.spec.frame_shape), 0, 256
-    ).astype(jnp.uint8)
-    zeros, ints = jnp.zeros((size, length)), jnp.zeros(size, jnp.int32)
-    return Batch(
-        Positions(ints, ints),
-        frames,
-        jax.random.randint(keys[1], (size, length), 0, ACTIONS),
-        zeros,
-        zeros + 1,
-        zeros > 0,
-        jax.nn.softmax(jax.random.normal(keys[2], (size, length, ACTIONS))),
-        zeros,
-        zeros,
-        ints,
-        ints,
-        jnp.ones(size),
-    )
-
-
-def random_replay(config: Config, spec: EnvSpec, slots: int) -> Replay:
-    """A full replay of one endless episode in each lane."""
-    config = replace(config, replay__capacity=slots * config.env.num_envs)
-    made = replay.empty(config, spec, config.env.num_envs)
-    return made.replace(
-        policy=made.policy + 1 / spec.num_actions,
-        discount=made.discount + 1,
-        priority=made.priority + 1,
-        offset=jnp.broadcast_to(jnp.arange(slots), made.offset.shape),
-        cursor=jnp.asarray(slots),
-    )
 
 
 def encode_rows(model: Model, args: Args) -> Iterator[Row]:
@@ -283,7 +201,7 @@ def reanalyse_rows(model: Model, args: Args) -> Iterator[Row]:
 
     def refreshed(held: Replay) -> tuple[jax.Array, jax.Array, jax.Array]:
         # Of the frames, which a run donates, no copy must be made here.
-        return held.policy, held.value, held.root_value
+        return held.policy, held.network_value, held.search_value
 
     def sampled(variables, held):
         return refreshed(
@@ -340,10 +258,11 @@ def update_rows(model: Model, args: Args) -> Iterator[Row]:
         config = replace(model.config, cycle__batch_size=size)
 
         def run(learner, batch, config=config):
-            return learning.update(
+            return learning.gradient_step(
                 learner,
                 model.key,
                 batch,
+                make_targets(batch, config, learner.updates),
                 network=model.network,
                 config=config,
                 terms=active_losses(config),
@@ -370,11 +289,11 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
         )
         if config.env_steps < 2000:
             config = replace(config, env_steps=2000)
-        env = cycle_lib.make_env(config)
-        stages = cycle_lib.Stages(config, env, make_mesh(1))
-        state = cycle_lib.start(stages, env, 0)
-        while cycle_lib.counters(state)[0] < config.cycle.warmup_steps:
-            state = cycle_lib.act(stages, env, state, random=True)
+        env = make_env(config)
+        loop = HostLoop(Stages(config, env.spec(config.env.stack), make_mesh(1)), env)
+        state = loop.start(0)
+        while counters(state)[0] < config.cycle.warmup_steps:
+            state = loop.act(state, random=True)
         if mode == "oldest" and "environment" in wanted:
             action = np.zeros(config.env.num_envs, np.int32)
             minimum, median, runs = time_calls(env.step, (action,), args.seconds / 3, most=1000)
@@ -392,11 +311,11 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
         held = [state]
 
         def learn() -> jax.Array:
-            held[0], metrics = cycle_lib.learn(stages, held[0])
+            held[0], metrics = loop.stages.update(held[0])
             return metrics["loss/total"]
 
         def whole() -> jax.Array:
-            held[0] = cycle_lib.act(stages, env, held[0], random=False)
+            held[0] = loop.act(held[0], random=False)
             for _ in range(config.cycle.updates_per_act):
                 learn()
             return held[0].learner.updates
@@ -448,17 +367,12 @@ def measured(args: Args) -> Iterator[Row]:
             )
 
 
-def seconds(value: float) -> str:
-    return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
-
-
 def table(rows: list[Row], found: Ceilings, old: tuple[Ceilings, list[Row]] | None) -> Table:
     """The rows, and with an earlier run how many times faster each is: bare, and relative to the
     matmul rate of its own run.
     """
-    out = Table(
-        title=f"matmul {found.matmul_flops / 1e9:.0f} GFLOP/s, copy {found.copy_bytes / 1e9:.1f} GB/s"
-    )
+    rates = f"{found.matmul_flops / 1e9:.0f} GFLOP/s, {found.copy_bytes / 1e9:.1f} GB/s"
+    out = Table(title=f"matmul and copy: {rates}")
     for name in ("size", "stage", "median", "minimum", "GFLOP", "share", "memory", "compiled in"):
         out.add_column(name, justify="left" if name in ("size", "stage") else "right")
     before = {(r.size, r.name): r for r in old[1]} if old else {}
@@ -513,7 +427,8 @@ def roofline(path: Path, rows: list[Row], found: Ceilings) -> None:
         yscale="log",
         xlabel="operations per byte that XLA counts",
         ylabel="GFLOP/s",
-        title=f"{jax.devices()[0].device_kind}: {found.matmul_flops / 1e9:.0f} GFLOP/s, {found.copy_bytes / 1e9:.1f} GB/s",
+        title=f"{jax.devices()[0].device_kind}: {found.matmul_flops / 1e9:.0f} GFLOP/s, "
+        f"{found.copy_bytes / 1e9:.1f} GB/s",
     )
     axes.legend(fontsize=6, ncols=3)
     figure.tight_layout()

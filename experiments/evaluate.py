@@ -11,9 +11,17 @@ from pathlib import Path
 
 import tyro
 
+from ez_jax import restore, setup
 from ez_jax.config import replace, validate
-from ez_jax.runner.evaluation import check_video, evaluate, record_video
-from ez_jax.run import game_name, provenance, restore, setup, summary, write_episodes
+from ez_jax.runner.evaluation import (
+    check_video,
+    evaluate,
+    game_name,
+    record_video,
+    summary,
+    write_episodes,
+)
+from ez_jax.runner.provenance import provenance
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@
 A folder is one run, or holds runs in seed<k>: then each is a thin line, and their mean a thick one.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import tyro
+
+from ez_jax.runner.metrics import read_metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -62,18 +63,6 @@ class Curve(NamedTuple):
     values: np.ndarray  # [lines]
 
 
-def runs(workdir: Path) -> list[Path]:
-    """The runs of a folder: itself, or those of its seeds."""
-    if (workdir / "metrics.jsonl").exists():
-        return [workdir]
-    return sorted(path.parent for path in workdir.glob("seed*/metrics.jsonl"))
-
-
-def read(workdir: Path) -> list[dict]:
-    """The lines of `metrics.jsonl`."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
 def curve(rows: list[dict], name: str, smooth: int) -> Curve | None:
     """One metric of a run, None where it never had a value."""
     known = [(row["env_steps"], row[name]) for row in rows if row.get(name) is not None]
@@ -102,7 +91,7 @@ def draw(args: Args) -> None:
         layout="constrained",
     )
     for number, workdir in enumerate(args.workdirs):
-        found = [read(run) for run in runs(workdir)]
+        found = list(read_metrics(workdir).values())
         for axis, name in zip(axes.flat, args.panels):
             curves = [c for c in (curve(rows, name, args.smooth) for rows in found) if c]
             if not curves:
@@ -111,10 +100,17 @@ def draw(args: Args) -> None:
             for c in curves if len(curves) > 1 else []:
                 axis.plot(c.steps, c.values, color=color, linewidth=0.5, alpha=0.5)
             middle = mean(curves) if len(curves) > 1 else curves[0]
-            axis.plot(middle.steps, middle.values, color=color, label=workdir.name, linewidth=1.5)
+            axis.plot(
+                middle.steps,
+                middle.values,
+                color=color,
+                label=workdir.name.removesuffix(".jsonl.gz"),
+                linewidth=1.5,
+            )
             axis.set(title=TITLES.get(name, name), xlabel="environment steps")
             axis.grid(alpha=0.3)
-    axes.flat[0].legend(fontsize=8)
+    if axes.flat[0].lines:
+        axes.flat[0].legend(fontsize=8)
     for axis in list(axes.flat)[len(args.panels) :]:
         axis.axis("off")
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +119,7 @@ def draw(args: Args) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
-    missing = [w for w in args.workdirs if not runs(w)]
+    missing = [w for w in args.workdirs if not read_metrics(w)]
     if missing or not args.workdirs:
         print(
             f"error: {missing[0] / 'metrics.jsonl'} is missing"

@@ -15,6 +15,6 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "ez_jax_tests_cache")
 )
 
-from ez_jax.run import setup  # noqa: E402
+from ez_jax.runner.setup import setup  # noqa: E402
 
 setup()

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ez_jax.lowering import pieces
 from ez_jax.lowering.backend import on_cpu
-from ez_jax.lowering.pieces import CACHE_BYTES
 
 Array = jax.Array
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -86,7 +86,7 @@ Loops over a few images win from here on; below they cost more than they save.
 
 
 def _kernel_gradient(x: Array, g: Array, stride: int) -> Array:
-    large = x[0].nbytes + g[0].nbytes > LARGE_IMAGE * CACHE_BYTES
+    large = x[0].nbytes + g[0].nbytes > LARGE_IMAGE * pieces.CACHE_BYTES
     return (_large_kernel_gradient if large else _small_kernel_gradient)(x, g, stride)
 
 
@@ -141,7 +141,7 @@ def _large_kernel_gradient(x: Array, g: Array, stride: int) -> Array:
             0,
         )
 
-    most = max(1, CACHE_BYTES // (x[0].nbytes + g[0].nbytes))
+    most = max(1, pieces.CACHE_BYTES // (x[0].nbytes + g[0].nbytes))
     size = next(n for n in range(min(batch, most), 0, -1) if batch % n == 0)
     # Every n-th image together: a batch that is split over devices stays where it is.
     x, g = (y.reshape(size, -1, *y.shape[1:]) for y in (x, g))

@@ -123,12 +123,9 @@ class BatchNorm(nn.Module):
         # Without an axis of steps all is one step.
         steps = x if x.ndim > self.spatial + 2 else x[:, None]
         y, batch_mean, batch_variance = jax.vmap(by_batch, 1, (1, 0, 0))(steps)
-        self.sow(
-            "moments",
-            "batch",
-            Moments(mean=batch_mean, variance=batch_variance, momentum=self.momentum),
-            reduce_fn=lambda _, m: m,
-        )
+        if not self.is_initializing():
+            found = Moments(mean=batch_mean, variance=batch_variance, momentum=self.momentum)
+            self.sow("moments", "batch", found, reduce_fn=lambda _, new: new)
         return y.reshape(x.shape)
 
 

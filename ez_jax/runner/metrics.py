@@ -55,27 +55,27 @@ def is_number(value: float | int | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The lines of metrics of a work directory, compressed or not.
+def read_metrics(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of metrics of one run, or of several seeds.
 
     Args:
-      folder: holds `metrics.jsonl(.gz)`, or the work directories `seed<k>` of several seeds. An
-        archive of several seeds in one file has a field `seed` in each line.
+      path: a work directory, a folder with the work directories `seed<k>`, or a file of lines,
+        compressed if its name ends in `.gz`, in which a field `seed` tells several runs apart.
 
     Returns:
       rows of each run by the name of its seed (`""` for a single run); empty if there is none.
     """
-    path = Path(folder) / NAME
-    if path.exists():
-        lines = path.read_text().splitlines()
-    elif path.with_name(f"{NAME}.gz").exists():
-        packed = path.with_name(f"{NAME}.gz").read_bytes()
-        lines = gzip.decompress(packed).decode().splitlines()
-    else:
-        found = {p.name: read_metrics(p) for p in sorted(Path(folder).glob("seed*"))}
+    path = Path(path)
+    if (path / NAME).exists():
+        path = path / NAME
+    elif path.is_dir():
+        found = {p.name: read_metrics(p) for p in sorted(path.glob("seed*"))}
         return {name: rows[""] for name, rows in found.items() if "" in rows}
+    elif not path.exists():
+        return {}
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     runs: dict[str, list[dict[str, Any]]] = {}
-    for row in map(json.loads, lines):
+    for row in map(json.loads, data.decode().splitlines()):
         name = f"seed{row['seed']}" if "seed" in row else ""
         runs.setdefault(name, []).append(row)
     return runs

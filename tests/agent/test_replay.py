@@ -1,0 +1,400 @@
+"""Replay and its writer: frames, positions, reanalysis and the bookkeeping of episodes, on scripted
+environments.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.scripted import (
+    ACTIONS,
+    LANES,
+    SLOTS,
+    STACK,
+    STEPS,
+    TD,
+    UNROLL,
+    Script,
+    drawable,
+    kept,
+    make_config,
+    play,
+    record,
+    selection,
+    whole,
+)
+
+from ez_jax import config as config_lib
+from ez_jax.agent import acting
+from ez_jax.agent import replay as replay_lib
+from ez_jax.observations import push_frame
+from ez_jax.types import Drawn, Positions, TimeStep
+
+gather = jax.jit(replay_lib.gather, static_argnums=4)
+stacks = jax.jit(replay_lib.stacks, static_argnums=(2, 3))
+write = jax.jit(lambda replay, enabled, slot: replay_lib.write(replay, enabled, **slot))
+
+
+# SLOTS
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_slots_hold_the_script(steps):
+    script, actor, replay = play(steps)
+    assert int(replay.cursor) == int(actor.acts) == steps
+    times = np.asarray(replay_lib.slot_times(replay))
+    assert sorted(times[times >= 0]) == list(kept(steps))
+    assert all(time % SLOTS == place for place, time in enumerate(times))
+    replay, steps_taken = jax.device_get(replay), np.cumsum((~script.last).sum(axis=0))
+    for lane in range(2):
+        for slot in kept(steps):
+            at = lane, slot % SLOTS
+            np.testing.assert_array_equal(replay.frame[at], script.frame[lane, slot])
+            for name in ("reward", "discount", "last", "offset"):
+                assert getattr(replay, name)[at] == getattr(script, name)[lane, slot], (
+                    name,
+                    lane,
+                    slot,
+                )
+            assert replay.action[at] == (slot + lane) % ACTIONS
+            assert replay.born[at] == (steps_taken[slot - 1] if slot else 0)
+            assert replay.refreshed[at] == slot
+            assert (
+                replay.search_value[at] == 1000 * lane + slot
+                and replay.network_value[at] == -1000 * lane - slot
+            )
+            np.testing.assert_array_equal(replay.policy[at], [lane, slot, 0])
+
+
+@pytest.mark.parametrize("steps", [0, 11, 24])
+def test_write_can_be_disabled(steps):
+    """Then every leaf keeps its bits, the cursor too; enabled, the same slot changes all of them,
+    in its place alone.
+    """
+    _, _, replay = play(steps)
+    slot = {
+        name: jnp.full_like(getattr(replay, name)[:, 0], 3)
+        for name in replay.__dataclass_fields__
+        if name not in ("cursor", "priority")
+    }
+    slot["last"] = ~replay.last[:, steps % SLOTS]
+    same, written = write(replay, False, slot), write(replay, True, slot)
+    for name in replay.__dataclass_fields__:
+        before, off, on = (np.asarray(getattr(r, name)) for r in (replay, same, written))
+        assert off.dtype == before.dtype and off.tobytes() == before.tobytes(), name
+        if name != "cursor":
+            others = np.arange(SLOTS) != steps % SLOTS
+            np.testing.assert_array_equal(on[:, others], before[:, others], err_msg=name)
+        if name not in ("cursor", "priority"):
+            np.testing.assert_array_equal(on[:, steps % SLOTS], slot[name], err_msg=name)
+    assert int(written.cursor) == steps + 1
+
+
+def test_the_actor_sees_what_replay_will_show():
+    """The running stack is the one that replay cuts out of single frames later."""
+    config, script = make_config(), Script(LANES)
+    actor, replay = script.start(config)
+    for slot in range(26):
+        for lane in range(2):
+            np.testing.assert_array_equal(
+                np.moveaxis(actor.stack[lane], -1, 0)[..., None], script.stack(lane, slot)
+            )
+        actor, replay = record(
+            actor, replay, selection(2, slot), script.timestep(slot), np.int32(0), config
+        )
+
+
+def test_push_frame():
+    """Oldest first; a first frame fills the stack."""
+    stack = jnp.arange(6, dtype=jnp.float32).reshape(2, 3)
+    pushed = push_frame(stack, jnp.array([[7.0], [8.0]]), jnp.array([False, True]))
+    np.testing.assert_array_equal(pushed, [[1, 2, 7], [8, 8, 8]])
+
+
+# WINDOWS
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_stacks_never_cross_the_start_of_an_episode(steps):
+    """Also where the ring's seam runs through the stack."""
+    script, _, replay = play(steps)
+    positions = [(lane, slot) for lane in range(2) for slot in whole(steps)]
+    lane, time = map(np.array, zip(*positions))
+    frames = np.asarray(stacks(replay, Positions(lane, time), 1, STACK))
+    assert frames.shape == (len(positions), STACK, 2, 2, 1)
+    for found, (lane, slot) in zip(frames, positions):
+        np.testing.assert_array_equal(found, script.stack(lane, slot))
+        assert len(set(found[:, 1, 0, 0])) == 1  # one episode
+    # The first slots of an episode repeat its first frame.
+    starts = [i for i, (lane, slot) in enumerate(positions) if script.offset[lane, slot] == 0]
+    assert starts and all((frames[i] == frames[i][:1]).all() for i in starts)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_windows_are_contiguous(steps):
+    """Every drawable position, field by field, the seam of the ring included."""
+    config = make_config()
+    script, _, replay = play(steps)
+    lane, place = np.nonzero(np.asarray(drawable(replay, config)))
+    time = np.asarray(replay_lib.slot_times(replay))[place]
+    size, length = len(lane), UNROLL + TD + 1
+    batch = jax.device_get(
+        gather(
+            replay,
+            Drawn(Positions(lane, time), np.full(size, 0.5, np.float32)),
+            1000,
+            500,
+            config,
+        )
+    )
+    assert batch.frames.shape == (size, STACK + UNROLL, 2, 2, 1) and batch.policy.shape == (
+        size,
+        length,
+        ACTIONS,
+    )
+    crossed = 0
+    for b in range(size):
+        slots = time[b] + np.arange(length)
+        for name in ("reward", "discount", "last"):
+            np.testing.assert_array_equal(
+                getattr(batch, name)[b], getattr(script, name)[lane[b], slots]
+            )
+        np.testing.assert_array_equal(batch.action[b], (slots + lane[b]) % ACTIONS)
+        np.testing.assert_array_equal(batch.search_value[b], 1000 * lane[b] + slots)
+        np.testing.assert_array_equal(batch.network_value[b], -1000 * lane[b] - slots)
+        np.testing.assert_array_equal(batch.policy[b, :, 1], slots)
+        start = time[b] - script.offset[lane[b], time[b]]
+        for i, slot in enumerate(range(time[b] - STACK + 1, time[b] + UNROLL + 1)):
+            np.testing.assert_array_equal(
+                batch.frames[b, i], script.frame[lane[b], max(slot, start)]
+            )
+        crossed += slots[0] // SLOTS < slots[-1] // SLOTS
+        taken = (~script.last[:, : time[b]]).sum()
+        assert (
+            batch.age[b] == 1000 - taken
+            and batch.staleness[b] == 500 - time[b]
+            and batch.weight[b] == 0.5
+        )
+    assert (crossed > 0) == (steps > SLOTS)
+
+
+# REANALYSIS
+
+
+def test_refresh_writes_only_valid_positions():
+    """Beyond the seam, too; where no slot was written (a negative time) nothing is."""
+    _, _, replay = play(24)
+    positions = Positions(np.array([0, 1, 1]), np.array([13, -12, 17]))
+    policy = np.full((3, ACTIONS), 1 / 3, np.float32)
+    new = replay_lib.refresh(
+        replay,
+        positions,
+        99,
+        network_value=jnp.array([5.0, 6.0, 7.0]),
+        policy=policy,
+        search_value=jnp.array([50.0, 60.0, 70.0]),
+    )
+    expected = {name: np.array(getattr(replay, name)) for name in replay.__dataclass_fields__}
+    for lane, place, value in ((0, 13, 5.0), (1, 1, 7.0)):
+        expected["network_value"][lane, place] = value
+        expected["search_value"][lane, place] = 10 * value
+        expected["policy"][lane, place], expected["refreshed"][lane, place] = 1 / 3, 99
+    for name, x in expected.items():
+        np.testing.assert_array_equal(getattr(new, name), x, err_msg=name)
+
+
+def test_refresh_of_values_alone():
+    """Policies and the time of the last search stay."""
+    _, _, replay = play(24)
+    positions = Positions(np.array([0, 1]), np.array([15, 16]))
+    new = replay_lib.refresh(replay, positions, 99, network_value=jnp.array([5.0, 6.0]))
+    value = np.array(replay.network_value)
+    value[0, 15], value[1, 0] = 5.0, 6.0
+    np.testing.assert_array_equal(new.network_value, value)
+    assert all(
+        getattr(new, name) is getattr(replay, name)
+        for name in ("policy", "search_value", "refreshed", "priority")
+    )
+
+
+def oldest(replay, size):
+    """`(lane, time)` of the stalest, in order."""
+    positions = replay_lib.oldest(replay, size, STACK)
+    return list(zip(positions.lane.tolist(), positions.time.tolist()))
+
+
+def test_oldest():
+    """Terminal final frames are left out, those of time-outs are not."""
+    script, _, replay = play(11)
+    assert script.last[0, 3] and script.discount[0, 3] == 0  # terminal
+    assert script.last[0, 9] and script.discount[0, 9] == 1  # time-out
+    refreshed = np.full((2, SLOTS), 1000, np.int32)
+    stale = [(1, 5), (0, 3), (0, 9), (1, 10), (0, 0)]
+    for rank, at in enumerate(stale):
+        refreshed[at] = rank
+    replay = replay.replace(refreshed=jnp.array(refreshed))
+    assert oldest(replay, 4) == [(1, 5), (0, 9), (1, 10), (0, 0)]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_oldest_covers_everything_useful_first(steps):
+    """Neither places never written nor slots with an overwritten stack come before the last useful
+    one.
+    """
+    script, _, replay = play(steps)
+    useful = {
+        (lane, slot)
+        for lane in range(2)
+        for slot in whole(steps)
+        if not (script.last[lane, slot] and script.discount[lane, slot] == 0)
+    }
+    found = oldest(replay, len(useful))
+    assert set(found) == useful
+    # As played, slot s was refreshed at update s.
+    assert [slot for _, slot in found] == sorted(slot for _, slot in useful)
+
+
+# BOOKKEEPING
+
+
+def test_ignored_steps_count_for_nothing():
+    """A final frame has a slot, but no step, no reward and no chance to be drawn."""
+    script, actor, replay = play(11)
+    ignored = script.last[:, :11]
+    assert ignored.sum() == 3
+    assert int(actor.env_steps) == 22 - 3
+    places = np.zeros((2, SLOTS), bool)
+    places[:, :11] = ignored
+    np.testing.assert_array_equal(np.asarray(replay.priority)[places], 0)
+    np.testing.assert_array_equal(np.asarray(replay.reward)[places], 0)
+    assert (np.asarray(replay.priority)[:, :11][~ignored] == 1).all()
+    # The discount is that of the step before: two ends by time-out, one terminal.
+    assert sorted(np.asarray(replay.discount)[places]) == [0, 1, 1]
+
+
+def test_scores_of_finished_games():
+    """10 points a step, in the order of the ends; lane 0 ends after 3, 5 and 1 steps, lane 1 after
+    8 and 2.
+    """
+    _, actor, _ = play(10)
+    assert int(actor.games) == 3
+    np.testing.assert_array_equal(actor.recent_scores[:4], [30, 80, 50, 0])
+    np.testing.assert_array_equal(actor.score, [0, 10])
+    np.testing.assert_allclose(acting.recent_score(actor), 160 / 3, rtol=1e-6)
+    # The eleventh lock-step ends both games.
+    _, actor, _ = play(11)
+    assert int(actor.games) == 5
+    np.testing.assert_array_equal(actor.recent_scores[:6], [30, 80, 50, 10, 20, 0])
+    np.testing.assert_array_equal(actor.score, [0, 0])
+    assert np.isnan(acting.recent_score(play(2)[1]))
+
+
+def test_a_lost_life_ends_an_episode_but_no_game():
+    """The score counts the forced no-op; a game lost in that no-op ends there, and its frame has a
+    slot but no step.
+    """
+    config = make_config(num_envs=1)
+    actor, replay = Script([[(40, "terminal")]]).start(config)
+    frame = np.zeros((1, 2, 2, 1), np.uint8)
+    # score, discount, last, first, game over: play on, lose a life, no-op, lose a life, no-op that
+    # loses the game, reset.
+    for score, discount, last, first, game_over in [
+        (3, 1, 0, 0, 0),
+        (4, 0, 1, 0, 0),
+        (5, 1, 0, 1, 0),
+        (6, 0, 1, 0, 0),
+        (7, 1, 1, 1, 1),
+        (0, 1, 0, 1, 0),
+        (9, 1, 0, 0, 0),
+    ]:
+        timestep = TimeStep(
+            frame,
+            np.full(1, 1.0, np.float32),
+            np.full(1, discount, np.float32),
+            np.array([last], bool),
+            np.array([first], bool),
+            np.full(1, score, np.float32),
+            np.array([game_over], bool),
+        )
+        actor, replay = record(actor, replay, selection(1, 0), timestep, np.int32(0), config)
+    np.testing.assert_array_equal(replay.last[0, :7], [0, 0, 1, 0, 1, 1, 0])
+    np.testing.assert_array_equal(replay.offset[0, :7], [0, 1, 2, 0, 1, 0, 0])
+    np.testing.assert_array_equal(replay.reward[0, :7], [1, 1, 0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(replay.priority[0, :7], [1, 1, 0, 1, 0, 0, 1])
+    assert int(actor.games) == 1 and int(actor.env_steps) == 4
+    assert actor.recent_scores[0] == 3 + 4 + 5 + 6 + 7 and actor.score[0] == 9
+
+
+def test_action_log():
+    """Every action that was sent, the ignored ones included."""
+    _, actor, _ = play(11)
+    np.testing.assert_array_equal(
+        actor.action_log[:11], (np.arange(11)[:, None] + np.arange(2)) % ACTIONS
+    )
+    assert not actor.action_log[11:].any()
+
+
+def record_on(script, actor, replay, slots, config):
+    """The lock-steps `slots` of three lanes, lock-step s as if s updates were made."""
+    for slot in slots:
+        actor, replay = record(
+            actor, replay, selection(3, slot), script.timestep(slot), np.int32(slot), config
+        )
+    return script, actor, replay
+
+
+def cap_at(cap, lanes, steps):
+    config = config_lib.replace(make_config(num_envs=3), env_steps=cap)
+    script = Script(lanes)
+    return record_on(script, *script.start(config), range(steps), config)
+
+
+def test_the_cap_on_steps_cuts_a_lock_step():
+    """Three lanes and seven steps: of the third lock-step the first lane counts alone."""
+    lanes = [[(30, "terminal")], [(4, "terminal")], [(4, "timeout")]]
+    script, actor, replay = cap_at(7, lanes, 3)
+    assert int(actor.env_steps) == 7
+    np.testing.assert_array_equal(replay.last[:, :3], [[0, 0, 0], [0, 0, 1], [0, 0, 1]])
+    # The outcome (a reward, and for lane 1 a terminal end) is not stored; the step before went on.
+    assert script.reward[1, 2] > 0 and script.discount[1, 2] == 0
+    np.testing.assert_array_equal(replay.reward[:, 2], [script.reward[0, 2], 0, 0])
+    np.testing.assert_array_equal(replay.discount[:, 2], [1, 1, 1])
+    np.testing.assert_array_equal(replay.priority[:, :3], [[1, 1, 1], [1, 1, 0], [1, 1, 0]])
+    # Nor is the end of a game that it brought.
+    assert int(actor.games) == 0
+    np.testing.assert_array_equal(actor.score, [30, 20, 20])
+
+
+def test_the_cap_counts_lanes_that_are_ready():
+    """Lane 0 stands at its final frame when two steps are left: lanes 1 and 2 take them."""
+    lanes = [[(3, "terminal"), (30, "terminal")], [(30, "terminal")], [(30, "terminal")]]
+    script, actor, replay = cap_at(8, lanes, 3)
+    assert int(actor.env_steps) == 8
+    np.testing.assert_array_equal(replay.last[:, :3], [[0, 0, 1], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(
+        replay.reward[:, 2], [0, script.reward[1, 2], script.reward[2, 2]]
+    )
+    np.testing.assert_array_equal(replay.discount[:, 2], [0, 1, 1])
+
+
+@pytest.mark.parametrize("initial", ["max", "model_error"])
+def test_nothing_happens_beyond_the_cap(initial):
+    """A seed that waits for others: whatever its environments do, actor and replay stay as they
+    are, to the bit.
+    """
+    lanes = [[(30, "terminal")], [(3, "terminal"), (30, "timeout")], [(30, "timeout")]]
+    config = config_lib.replace(
+        make_config(num_envs=3), env_steps=6, replay__initial_priority=initial
+    )
+    script = Script(lanes)
+    _, actor, replay = record_on(script, *script.start(config), range(2), config)
+    # The seed goes on learning, and its priorities are the learner's.
+    replay = replay.replace(priority=replay.priority * 3 + 1)
+    _, *waited = record_on(script, actor, replay, range(2, 5), config)
+    jax.tree.map(np.testing.assert_array_equal, [actor, replay], waited)
+    assert int(actor.env_steps) == 6 and int(actor.acts) == int(replay.cursor) == 2
+    # With one step more the third lock-step is recorded.
+    _, running, _ = record_on(
+        script, actor, replay, range(2, 3), config_lib.replace(config, env_steps=7)
+    )
+    assert int(running.acts) == 3

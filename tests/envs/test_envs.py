@@ -1,0 +1,128 @@
+"""Termination, truncation, lost lives and EnvPool's next-step autoreset, on real EnvPool."""
+
+import numpy as np
+import pytest
+
+from ez_jax.config import EnvConfig
+from ez_jax.envs import EnvPool, UnknownTask, is_atari, make
+
+SMALL = dict(height=16, width=16, grayscale=True)
+
+
+def play(env: EnvPool, policy, steps: int):
+    """Time steps after the reset, with the number of the step."""
+    env.reset()
+    return [env.step(policy(i)) for i in range(steps)]
+
+
+def test_cartpole_terminates_with_zero_discount_then_resets():
+    env = EnvPool(
+        EnvConfig(id="CartPole-v1", clip_rewards=False, max_episode_steps=500), [3], training=True
+    )
+    steps = play(env, lambda i: np.array([1]), 40)
+    end = next(i for i, s in enumerate(steps) if s.last[0])
+    assert end < 15  # pushing one way only drops the pole
+    assert steps[end].discount[0] == 0 and steps[end].reward[0] == 1 and steps[end].game_over[0]
+    reset = steps[end + 1]
+    assert reset.first[0] and not reset.last[0] and reset.reward[0] == 0 and reset.discount[0] == 1
+    assert np.abs(reset.frame[0]).max() < 0.06  # CartPole starts within 0.05 of upright
+    assert not steps[end + 2].first[0] and steps[end + 2].reward[0] == 1
+
+
+def test_time_out_ends_the_episode_but_keeps_the_discount():
+    config = EnvConfig(id="CartPole-v1", clip_rewards=False, max_episode_steps=5)
+    steps = play(EnvPool(config, [0], training=True), lambda i: np.array([i % 2]), 12)
+    assert [bool(s.last[0]) for s in steps] == [False] * 4 + [True] + [False] * 5 + [True, False]
+    assert [bool(s.first[0]) for s in steps] == [False] * 5 + [True] + [False] * 5 + [True]
+    assert all(s.discount[0] == 1 for s in steps)
+
+
+def test_ignored_step_does_not_use_its_action():
+    config = EnvConfig(id="CartPole-v1", max_episode_steps=5)
+    pools = [EnvPool(config, [7], training=True) for _ in range(2)]
+    actions = [0, 1, 0, 1, 0]
+    frames = []
+    for env, ignored in zip(pools, (0, 1)):
+        steps = play(env, lambda i, a=ignored: np.array([[*actions, a, 1, 0][i]]), 8)
+        frames.append(np.stack([s.frame for s in steps]))
+    np.testing.assert_array_equal(*frames)
+
+
+def test_lost_life_is_terminal_in_training_only():
+    noop = lambda i: np.array([1 if i % 10 == 0 else 0])
+    config = EnvConfig(id="Breakout-v5", **SMALL)
+    training = play(EnvPool(config, [0], training=True), noop, 400)
+    ends = [i for i, s in enumerate(training) if s.last[0]]
+    games = [i for i, s in enumerate(training) if s.game_over[0]]
+    assert len(games) >= 1 and len(ends) >= 5  # five lives a game
+    first_game = [i for i in ends if i <= games[0]]
+    assert len(first_game) == 5 and first_game[-1] == games[0]
+    assert all(training[i].discount[0] == 0 for i in ends)
+    # The step after a lost life is one no-op in the same game: the bricks that were hit stay away.
+    assert all(
+        training[i + 1].first[0] and not training[i + 1].last[0]
+        for i in ends
+        if i + 1 < len(training)
+    )
+    whole = play(EnvPool(config, [0], training=False), noop, 400)
+    assert all(s.last[0] == s.game_over[0] for s in whole)
+
+
+def test_forced_noop_after_a_lost_life_ignores_the_agent():
+    config = EnvConfig(id="Breakout-v5", **SMALL)
+
+    def rollout(after_life: int):
+        env, frames = EnvPool(config, [0], training=True), []
+        last = env.reset().last[0]
+        for i in range(120):
+            step = env.step(np.array([after_life if last else int(i % 10 == 0)]))
+            last = step.last[0]
+            frames.append(step.frame)
+        return np.stack(frames)
+
+    np.testing.assert_array_equal(rollout(0), rollout(3))
+
+
+def test_rewards_are_clipped_in_training_and_raw_in_scores():
+    config = EnvConfig(id="MsPacman-v5", **SMALL)
+    rng = np.random.default_rng(0)
+    steps = play(EnvPool(config, [0, 1], training=True), lambda i: rng.integers(0, 9, 2), 150)
+    rewards, scores = np.stack([s.reward for s in steps]), np.stack([s.score for s in steps])
+    assert set(np.unique(rewards)) <= {-1.0, 0.0, 1.0} and scores.max() >= 10
+    np.testing.assert_array_equal(rewards, np.sign(scores))  # no life is lost so early
+
+
+def test_frames_are_single_and_channels_last():
+    spec = EnvPool(EnvConfig(id="Pong-v5", height=20, width=24), [0], training=True).spec(4)
+    assert spec.num_actions == 6 and spec.frame_shape == (20, 24, 3) and spec.stack == 4
+    spec = EnvPool(EnvConfig(id="Breakout-v5", **SMALL), [0], training=True).spec(4)
+    assert spec.num_actions == 4 and spec.frame_shape == (16, 16, 1)
+
+
+def test_seeds_decide_everything_and_lanes_are_independent():
+    config = EnvConfig(id="Pong-v5", **SMALL)
+    actions = np.random.default_rng(1).integers(0, 6, (60, 2))
+    pair = EnvPool(config, [5, 9], training=True)
+    pair_frames = np.stack([s.frame for s in play(pair, lambda i: actions[i], 60)])
+    for lane, seed in enumerate((5, 9)):
+        alone = EnvPool(config, [seed], training=True)
+        frames = np.stack(
+            [s.frame for s in play(alone, lambda i, k=lane: actions[i, k : k + 1], 60)]
+        )
+        np.testing.assert_array_equal(frames[:, 0], pair_frames[:, lane])
+
+
+def test_unknown_game_names_the_nearest():
+    with pytest.raises(UnknownTask, match="unknown game 'Brekout'; the nearest are: Breakout"):
+        make(EnvConfig(id="Brekout-v5"), [0], training=True)
+
+
+def test_continuous_actions_are_refused():
+    with pytest.raises(ValueError, match="Pendulum-v1 has continuous actions"):
+        make(EnvConfig(id="Pendulum-v1"), [0], training=True)
+
+
+def test_make_gives_these_environments():
+    env = make(EnvConfig(id="CartPole-v1", max_episode_steps=5), [0, 1], training=True)
+    assert isinstance(env, EnvPool) and env.num_envs == 2 and not env.is_atari
+    assert is_atari("Breakout-v5") and not is_atari("CartPole-v1") and not is_atari("jax/Catch")

@@ -1,0 +1,395 @@
+"""Networks: sizes and wiring of the whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ez_jax import config as config_lib
+from ez_jax import presets
+from ez_jax.agent.transforms import logits_to_scalar
+from ez_jax.networks import Network, Step, init_variables
+from ez_jax.networks.image import Representation
+from ez_jax.observations import observation_shape
+from ez_jax.types import EnvSpec
+
+ATARI = EnvSpec(18, (96, 96, 3), np.uint8, 4)
+IMAGE = EnvSpec(3, (16, 16, 1), np.uint8, 2)
+VECTOR = EnvSpec(3, (4,), np.float32, 2)
+TINY = config_lib.replace(
+    presets.DEBUG.network,
+    patch=1,
+    pools=1,
+    channels=4,
+    head_channels=2,
+    head_hidden=4,
+    lstm=5,
+    support=3,
+    projection=6,
+    predictor=4,
+)
+
+
+def shapes(network_config, spec):
+    """The network and the shapes of its variables; nothing is computed."""
+    network = Network(network_config, spec)
+    return network, jax.eval_shape(lambda key: init_variables(network, key), jax.random.key(0))
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def one_step(network, variables, batch, train=False):
+    """State, prediction of it, and one model step with the prediction of that: as the search calls
+    the network.
+    """
+
+    def forward(net, observation, action):
+        state = net.encode(observation, train)
+        step = net.step(state, net.initial_memory(batch), action, train)
+        projected = net.predict_projection(net.project(step.state, train), train)
+        return state, net.predict(state, train), step, net.predict(step.state, train), projected
+
+    rng, shape = np.random.default_rng(0), (batch, *observation_shape(network.spec))
+    observation = rng.integers(0, 256, shape) if len(shape) == 4 else rng.normal(size=shape)
+    observation = jnp.asarray(observation, network.spec.frame_dtype)
+    run = lambda variables: network.apply(
+        variables,
+        observation,
+        jnp.zeros(batch, jnp.int32),
+        method=forward,
+        mutable=["moments"] if train else False,
+    )
+    if isinstance(jax.tree.leaves(variables)[0], jax.ShapeDtypeStruct):
+        return jax.eval_shape(run, variables)
+    out = jax.jit(run)(variables)
+    return out[0] if train else out
+
+
+# SIZES
+
+
+def test_parameters_of_the_paper():
+    """8,350,708 with 18 actions, in these parts."""
+    _, variables = shapes(presets.PAPER.network, ATARI)
+    params = dict(variables["params"])
+    prediction = ("trunk", "value_features", "value_head", "policy_features", "policy_head")
+    parts = {
+        "representation": count(params.pop("representation")),
+        "dynamics": count(params.pop("dynamics")),
+        "value prefix": count(params.pop("value_prefix")),
+        "prediction": sum(count(params.pop(name)) for name in prediction),
+        "projector": count(params.pop("projector")) + count(params.pop("projector_norm")),
+        "predictor": count(params.pop("predictor")),
+    }
+    assert not params
+    assert parts == {
+        "representation": 318_016,
+        "dynamics": 111_552,
+        "value prefix": 2_270_729,
+        "prediction": 133_611,
+        "projector": 4_465_664,
+        "predictor": 1_051_136,
+    }
+    assert sum(parts.values()) == 8_350_708
+
+
+def test_shapes_of_the_paper():
+    """96x96 pixels to 6x6x64; LSTM of 512; 601 atoms."""
+    network, variables = shapes(presets.PAPER.network, ATARI)
+    assert observation_shape(ATARI) == (96, 96, 12)
+    state, root, step, prediction, projected = one_step(network, variables, 2)
+    assert state.shape == step.state.shape == (2, 6, 6, 64)
+    assert [x.shape for x in step.memory] == [(2, 512), (2, 512)] and step.prefix_logits.shape == (
+        2,
+        601,
+    )
+    for p in (root, prediction):
+        assert p.value_logits.shape == (2, 601) and p.policy_logits.shape == (2, 18)
+    assert projected.shape == (2, 1024)
+
+
+@pytest.mark.parametrize(
+    "size, pools, patch, expected",
+    [
+        (96, 2, 1, 6),
+        (96, 1, 1, 12),
+        (48, 1, 1, 6),
+        (64, 2, 1, 4),
+        (16, 0, 1, 4),
+        (96, 3, 1, 3),
+        (48, 0, 2, 6),
+        (96, 0, 4, 6),
+    ],
+)
+def test_latent_resolution(size, pools, patch, expected):
+    network = Representation(64, pools, 1, patch)
+    out, _ = jax.eval_shape(
+        lambda x: network.init_with_output(jax.random.key(0), x, False),
+        jnp.zeros((1, size, size, 4), jnp.uint8),
+    )
+    assert out.shape == (1, expected, expected, 64)
+
+
+@pytest.mark.parametrize(
+    "spec, added",
+    [
+        (
+            IMAGE,
+            {
+                "action_embedding": {"kernel": (1, 1, 1, 5), "bias": (5,)},
+                "LayerNorm_0": {"scale": (2, 2, 5), "bias": (2, 2, 5)},
+            },
+        ),
+        (
+            VECTOR,
+            {
+                "action_embedding": {"kernel": (3, 5), "bias": (5,)},
+                "LayerNorm_0": {"scale": (5,), "bias": (5,)},
+            },
+        ),
+    ],
+    ids=["image", "vector"],
+)
+def test_action_embedding_adds_its_parameters(spec, added):
+    """Only where it is asked for: a layer and its norm, and five features instead of the plane, or
+    of the one-hot action.
+    """
+    without, embedded = (
+        {
+            name: jax.tree.map(jnp.shape, part)
+            for name, part in shapes(config_lib.replace(TINY, action_embedding=size), spec)[1][
+                "params"
+            ]["dynamics"].items()
+        }
+        for size in (0, 5)
+    )
+    assert {name: embedded[name] for name in set(embedded) - set(without)} == added
+    first = "Conv_0" if spec is IMAGE else "Dense_0"
+    assert {name for name in without if without[name] != embedded[name]} == {first}
+    assert without[first]["kernel"][-2:] == ((5, 4) if spec is IMAGE else (7, 4))
+    assert embedded[first]["kernel"][-2:] == (9, 4)
+
+
+# THE WHOLE
+
+
+@pytest.mark.parametrize("spec, train", [(IMAGE, False), (VECTOR, True)], ids=["image", "vector"])
+def test_a_fresh_network_knows_nothing(spec, train):
+    """Zero-initialised heads: uniform policy, zero value and reward, in training or not; states are
+    not negative.
+    """
+    network = Network(TINY, spec)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    state, root, step, prediction, projected = one_step(network, variables, 4, train)
+    for logits in (*root, step.prefix_logits, *prediction):
+        np.testing.assert_array_equal(logits, 0)
+    np.testing.assert_allclose(logits_to_scalar(root.value_logits), 0, atol=1e-5)
+    assert state.min() >= 0 and step.state.min() >= 0
+    # The bodies see the observation: the samples differ.
+    for x in (state, step.state, step.memory[1], projected):
+        assert np.asarray(x).std(axis=0).max() > 1e-5
+
+
+def test_both_kinds_of_observation_have_one_interface():
+    """All but the latent state has the same shape and type."""
+    outputs = {}
+    for spec, latent in ((IMAGE, (2, 2, 2, 4)), (VECTOR, (2, 4))):
+        network, variables = shapes(TINY, spec)
+        assert observation_shape(spec) == ((16, 16, 2) if spec is IMAGE else (8,))
+        state, root, step, prediction, projected = one_step(network, variables, 2)
+        assert state.shape == step.state.shape == latent
+        outputs[spec] = root, step.memory, step.prefix_logits, prediction, projected
+        assert set(variables) == {"params", "batch_stats"}
+    assert outputs[IMAGE] == outputs[VECTOR]
+    (root, memory, prefix, _, projected) = outputs[VECTOR]
+    assert root.value_logits.shape == prefix.shape == (2, 7) and root.policy_logits.shape == (2, 3)
+    assert memory[0].shape == (2, 5) and projected.shape == (2, 6)
+
+
+@pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])
+def test_without_value_prefix_there_is_no_lstm(spec):
+    """Neither its parameters nor its memory; the head reads the features of the state."""
+    names = {}
+    for on in (True, False):
+        network, variables = shapes(config_lib.replace(TINY, value_prefix=on), spec)
+        names[on] = set(variables["params"]["value_prefix"])
+        _, _, step, _, _ = one_step(network, variables, 2)
+        assert step.memory[0].shape == step.memory[1].shape == (2, 5 if on else 0)
+        assert step.prefix_logits.shape == (2, 7)
+    assert {name.split("_")[0] for name in names[True] - names[False]} == {"LSTM", "BatchNorm"}
+    assert not any("LSTM" in name for name in names[False])
+
+
+def test_step_is_advance_and_value_prefixes():
+    """The loss calls the halves, the search the whole."""
+    network = Network(TINY, VECTOR)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    head = variables["params"]["value_prefix"]["Mlp_0"]["Dense_1"]
+    head["kernel"] = head["kernel"] + np.random.default_rng(2).normal(size=head["kernel"].shape)
+    rng = np.random.default_rng(0)
+    state, memory, action = (
+        np.abs(rng.normal(size=(2, 4))),
+        tuple(rng.normal(size=(2, 2, 5))),
+        np.array([0, 2]),
+    )
+    whole = network.apply(variables, state, memory, action, method=Network.step)
+    advanced = network.apply(variables, state, action, method=Network.advance)
+    prefixes = network.apply(variables, advanced, memory, method=Network.value_prefixes)
+    halves = Step(advanced, *prefixes)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, halves)
+    # Both the action and the memory matter.
+    other = network.apply(variables, state, memory, np.array([1, 1]), method=Network.step)
+    assert (np.abs(other.state - whole.state).max(-1) > 1e-4).all()
+    fresh = network.apply(variables, state, network.initial_memory(2), action, method=Network.step)
+    assert (np.abs(fresh.prefix_logits - whole.prefix_logits).max(-1) > 1e-4).all()
+    np.testing.assert_array_equal(fresh.state, whole.state)
+
+
+@pytest.mark.parametrize("embedding", [0, 16])
+@pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])
+def test_each_action_leads_to_another_state(spec, embedding):
+    """Every two of them, by far more than rounding."""
+    spec = spec._replace(num_actions=6)
+    network = Network(config_lib.replace(TINY, action_embedding=embedding), spec)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    shape = (1, 2, 2, 4) if len(spec.frame_shape) == 3 else (1, 4)
+    state = jnp.asarray(1 + np.random.default_rng(0).random(shape), jnp.float32)
+    after = network.apply(
+        variables, jnp.repeat(state, 6, axis=0), jnp.arange(6), method=Network.advance
+    )
+    flat = np.asarray(after).reshape(6, -1)
+    apart = np.abs(flat[:, None] - flat[None]).max(-1)
+    assert apart[~np.eye(6, dtype=bool)].min() > 1e-3
+
+
+def others_shuffled(x, seed):
+    """The batch with the entries of all samples but the first shuffled among them: each entry keeps
+    its mean and variance.
+    """
+    rng, x = np.random.default_rng(seed), np.array(x)
+    x[1:] = rng.permuted(x[1:], axis=0)
+    return x
+
+
+@pytest.mark.parametrize("norm, alone", [("layer", True), ("batch", False)])
+def test_layer_norm_does_not_care_about_the_rest_of_a_batch(norm, alone):
+    """Training on a batch, the first sample's outputs are its own; the input's BatchNorm sees only
+    mean and variance.
+    """
+    network = Network(config_lib.replace(TINY, norm=norm), VECTOR)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    # Zero-initialised heads would hide everything.
+    variables["params"] = jax.tree.map(
+        lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), variables["params"]
+    )
+
+    def forward(net, observation, state, memory, action):
+        return (
+            net.encode(observation, True),
+            net.predict(state, True),
+            net.step(state, memory, action, True),
+        )
+
+    def run(observation, others):
+        state, memory = jnp.abs(others[:, :4]), (others[:, 4:9], others[:, 9:14])
+        return network.apply(
+            variables,
+            observation,
+            state,
+            memory,
+            jnp.arange(6) % 3,
+            method=forward,
+            mutable=["moments"],
+        )[0]
+
+    observation, others = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 8), (6, 14)))
+    replaced = np.concatenate([others[:1], 3 * others[:0:-1] + 1])
+    compiled = jax.jit(run)
+    before, after = (
+        compiled(observation, others),
+        compiled(others_shuffled(observation, 1), replaced),
+    )
+    outputs = [
+        (np.asarray(a)[0], np.asarray(b)[0])
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after))
+    ]
+    assert len(outputs) == 7  # state; value and policy; next state, cell, output and prefix
+    if alone:
+        for a, b in outputs:
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        # The input does see its batch.
+        moved = compiled(observation * np.arange(1, 7, dtype=np.float32)[:, None], others)
+        assert np.abs(moved[0][0] - before[0][0]).max() > 1e-3
+    else:
+        for i in (0, 1, 2, 3, 6):
+            assert np.abs(outputs[i][0] - outputs[i][1]).max() > 1e-3
+
+
+def test_where_layer_norm_leaves_statistics():
+    """In the input's BatchNorm, which has no parameters, and in the projections; not in dynamics,
+    trunk or heads.
+    """
+    statistics, params = {}, {}
+    for norm in ("batch", "layer"):
+        variables = shapes(config_lib.replace(TINY, norm=norm), VECTOR)[1]
+        statistics[norm], params[norm] = variables["batch_stats"], variables["params"]
+    assert set(statistics["batch"]) == {
+        "representation",
+        "dynamics",
+        "trunk",
+        "value_prefix",
+        "value_head",
+        "policy_head",
+        "projector",
+        "projector_norm",
+        "predictor",
+    }
+    assert set(statistics["layer"]) == {
+        "representation",
+        "projector",
+        "projector_norm",
+        "predictor",
+    }
+    assert jax.tree.map(jnp.shape, statistics["layer"]["representation"]) == {
+        "BatchNorm_0": {"mean": (8,), "var": (8,)}
+    }
+    assert not any("BatchNorm" in name for name in params["layer"]["representation"])
+    assert count(params["layer"]) == count(params["batch"])
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_vectors_of_bytes(norm):
+    """uint8 observations of one axis are the same numbers as float32 ones, in training and
+    evaluation.
+    """
+    network, bytes_network = (
+        Network(config_lib.replace(TINY, norm=norm), VECTOR._replace(frame_dtype=dtype))
+        for dtype in (np.float32, np.uint8)
+    )
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    same = shapes(config_lib.replace(TINY, norm=norm), bytes_network.spec)[1]
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), variables) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), same
+    )
+    observation = np.random.default_rng(0).integers(0, 256, (5, 8)).astype(np.uint8)
+    for train in (False, True):
+        found, expected = (
+            net.apply(variables, x, train, method=Network.encode, mutable=["moments"])[0]
+            for net, x in ((bytes_network, observation), (network, observation.astype(np.float32)))
+        )
+        assert found.dtype == jnp.float32 and found.std(axis=0).max() > 1e-5
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])
+def test_bfloat16_trunk_has_float32_heads(spec):
+    """States are bfloat16; logits, memory, parameters and statistics are not."""
+    network, variables = shapes(config_lib.replace(TINY, dtype="bfloat16"), spec)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
+    state, root, step, prediction, _ = one_step(network, variables, 2)
+    assert state.dtype == step.state.dtype == jnp.bfloat16
+    for x in (*root, *prediction, *step.memory, step.prefix_logits):
+        assert x.dtype == jnp.float32

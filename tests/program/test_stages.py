@@ -1,0 +1,256 @@
+"""The stages together: ratio, caps, one compilation each, no implicit transfers, and what each
+ablation switch changes.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.loops import advance, finished, start, warmed_up
+from helpers.tiny import BREAKOUT, CARTPOLE
+
+from ez_jax.agent import acting, reanalysis
+from ez_jax.agent.targets import horizon
+from ez_jax.config import replace
+from ez_jax.program.loops import make_env
+from ez_jax.program.mesh import make_mesh
+from ez_jax.program.stages import Stages
+from ez_jax.types import EnvSpec
+
+
+def begin(config, updates: int = 0):
+    """A run just after its warm-up and so many updates."""
+    loop, state = warmed_up(config, updates)
+    return loop.stages, loop.env, state
+
+
+@pytest.fixture(scope="module")
+def whole_run():
+    """Every cycle of a run: environment steps, updates and metrics after each."""
+    loop, state = start(BREAKOUT)
+    trace = []
+    while not finished(BREAKOUT, state):
+        before = int(state.learner.updates)
+        state, made = advance(loop, state)
+        assert [m.number for m in made] == list(range(before + 1, int(state.learner.updates) + 1))
+        trace.append((int(state.actor.env_steps), int(state.learner.updates), len(made)))
+    return loop.stages, state, trace
+
+
+def test_ratio_and_hard_caps(whole_run):
+    _, state, trace = whole_run
+    steps, updates, made = map(np.array, zip(*trace))
+    warmup, per_act = BREAKOUT.cycle.warmup_steps, BREAKOUT.cycle.updates_per_act
+    before = np.concatenate([[0], steps[:-1]])
+    assert np.all(made[before < warmup] == 0)  # no update before the warm-up is over
+    online = (before >= warmup) & (before < BREAKOUT.env_steps)
+    assert np.all(made[online] == per_act)
+    assert np.all(made[before >= BREAKOUT.env_steps] == 1)
+    assert steps[-1] == BREAKOUT.env_steps and updates[-1] == BREAKOUT.total_updates
+    stored = int(
+        jnp.sum(~state.replay.last & (jnp.arange(state.replay.last.shape[1]) < state.replay.cursor))
+    )
+    assert (
+        stored == BREAKOUT.env_steps
+    )  # each step taken is one transition in replay, and nothing else is
+
+
+def test_one_compilation_per_stage(whole_run):
+    stages, _, _ = whole_run
+    names = ("init", "begin", "select", "select_randomly", "record", "draw", "reanalyse", "learn")
+    assert {name: getattr(stages, name)._cache_size() for name in names} == dict.fromkeys(names, 1)
+
+
+def test_replay_holds_what_the_emulator_played(whole_run):
+    """The action log drives fresh emulators through the same rewards, ends and frames."""
+    _, state, _ = whole_run
+    env = make_env(BREAKOUT)
+    timestep, replay = env.reset(), jax.device_get(state.replay)
+    for i in range(int(state.replay.cursor)):
+        np.testing.assert_array_equal(replay.frame[:, i], timestep.frame)
+        was_last, timestep = timestep.last, env.step(np.asarray(state.actor.action_log[i]))
+        taken = ~replay.last[:, i]
+        assert not np.any(taken & was_last)  # the ignored step is never a transition
+        np.testing.assert_array_equal(replay.reward[taken, i], timestep.reward[taken])
+        np.testing.assert_array_equal(replay.discount[taken, i], timestep.discount[taken])
+        assert np.all(replay.priority[was_last, i] == 0)
+
+
+def test_no_implicit_transfers():
+    stages, env, state = begin(CARTPOLE, updates=1)
+    with jax.transfer_guard("disallow"):
+        state, selection = stages.select(state)
+        timestep = env.step(jax.device_get(selection.action))
+        state = stages.record(state, selection, stages.to_lanes(timestep))
+        state, drawn = stages.draw(state)
+        state = stages.reanalyse(state, drawn)
+        state, _ = stages.learn(state, drawn)
+        with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device"):  # the guard does bite
+            jax.jit(jnp.sum)(np.ones(3))
+
+
+def test_donated_state_cannot_be_used_again():
+    stages, _, state = begin(CARTPOLE)
+    stages.draw(state)
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(state.replay.frame)
+
+
+@functools.cache
+def learn_once(config):
+    stages, _, state = begin(config)
+    before = jax.device_get(
+        (state.replay.policy, state.replay.network_value, state.replay.refreshed)
+    )
+    variables = jax.device_get(state.learner.variables)
+    state, drawn = stages.draw(state)
+    state = stages.reanalyse(state, drawn)
+    after = jax.device_get(
+        (state.replay.policy, state.replay.network_value, state.replay.refreshed)
+    )
+    state, metrics = stages.learn(state, drawn)
+    return dict(
+        before=before, after=after, variables=variables, state=state, metrics=metrics, stages=stages
+    )
+
+
+def test_switch_consistency():
+    config = replace(
+        CARTPOLE, optimizer__name="sgd", optimizer__warmup_updates=0, optimizer__weight_decay=0.0
+    )
+    full, without = learn_once(config), learn_once(replace(config, loss__consistency=0.0))
+    assert "loss/consistency" in full["metrics"] and "loss/consistency" not in without["metrics"]
+
+    def moved(run):
+        old, new = (
+            run["variables"]["params"]["projector"],
+            run["state"].learner.variables["params"]["projector"],
+        )
+        return max(
+            np.abs(np.asarray(a) - b).max()
+            for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old))
+        )
+
+    assert moved(full) > 0 and moved(without) == 0
+
+
+def test_switch_value_prefix():
+    full, without = learn_once(CARTPOLE), learn_once(replace(CARTPOLE, network__value_prefix=False))
+    names = lambda run: set(run["variables"]["params"]["value_prefix"])
+    assert any("LSTM" in name for name in names(full)) and not any(
+        "LSTM" in name for name in names(without)
+    )
+
+
+def test_switch_off_policy_correction():
+    age = jnp.array([0, 99, 200, 329])
+    assert horizon(age, CARTPOLE).tolist() == [5, 4, 3, 2]  # one step less for each 99 of 330 steps
+    assert horizon(age, replace(CARTPOLE, target__off_policy_correction=False)).tolist() == [5] * 4
+    full, without = (
+        learn_once(CARTPOLE),
+        learn_once(replace(CARTPOLE, target__off_policy_correction=False)),
+    )
+    # The same batch from the same key, other value targets.
+    assert float(full["metrics"]["replay/age"]) == float(without["metrics"]["replay/age"])
+    assert float(full["metrics"]["target/value"]) != float(without["metrics"]["target/value"])
+
+
+@pytest.mark.parametrize("mode", ["oldest", "sampled", "off"])
+def test_switch_reanalysis(mode):
+    # Counts of visits follow the noise; completed Q-values of a network that knows nothing stay
+    # uniform.
+    run = learn_once(
+        replace(
+            CARTPOLE, reanalyse__mode=mode, optimizer__warmup_updates=0, search__algorithm="muzero"
+        )
+    )
+    changed = [np.any(a != b) for a, b in zip(run["before"], run["after"])]
+    policy = np.any(run["before"][0] != run["after"][0], axis=-1)
+    assert changed[:2] == [mode != "off"] * 2
+    if mode == "oldest":
+        assert (
+            policy.sum() <= CARTPOLE.reanalyse.positions
+            and policy.sum() > CARTPOLE.reanalyse.positions // 2
+        )
+    if mode == "sampled":
+        assert policy.sum() > CARTPOLE.cycle.batch_size  # the unroll positions of the batch too
+
+
+def test_sampled_reanalysis_uses_the_target_network():
+    """With zeroed target heads each reanalysed value is exactly zero; the current network's are
+    not.
+    """
+    config = replace(
+        CARTPOLE,
+        reanalyse__mode="sampled",
+        cycle__target_interval=10**6,
+        optimizer__warmup_updates=0,
+    )
+    stages, _, state = begin(config, updates=3)
+    state, drawn = stages.draw(state)
+    lane, time = np.asarray(drawn.positions.lane), np.asarray(drawn.positions.time)
+    state = stages.reanalyse(state, drawn)
+    values = np.asarray(state.replay.network_value)[
+        lane, time % state.replay.network_value.shape[1]
+    ]
+    np.testing.assert_allclose(
+        values, 0.0, atol=1e-4
+    )  # the target network is still the initial one: zero heads
+    assert (
+        np.abs(np.asarray(state.replay.network_value)).max() > 0
+    )  # acting wrote the current network's values
+
+
+@pytest.mark.parametrize("mode", ["oldest", "sampled"])
+def test_reanalysis_in_pieces(mode, monkeypatch):
+    """The same positions get the same network values, however many are searched at once."""
+    config = replace(
+        CARTPOLE, reanalyse__mode=mode, optimizer__warmup_updates=0, search__algorithm="muzero"
+    )
+    found = []
+    stages, env, state = begin(config, updates=3)
+    state, drawn = stages.draw(state)
+    for roots in (256, 4):
+        monkeypatch.setattr(reanalysis, "ROOTS_AT_ONCE", roots)
+        copy = jax.tree.map(jnp.copy, state)  # donated
+        found.append(
+            jax.device_get(
+                Stages(config, env.spec(config.env.stack), make_mesh())
+                .reanalyse(copy, drawn)
+                .replay
+            )
+        )
+    assert found[0].refreshed.max() == 3 and np.abs(found[0].network_value).max() > 0
+    np.testing.assert_array_equal(found[0].refreshed, found[1].refreshed)
+    np.testing.assert_allclose(found[0].network_value, found[1].network_value, rtol=1e-4, atol=1e-6)
+    assert np.any(found[0].policy != found[1].policy)  # other noise
+
+
+@pytest.mark.parametrize("repeat", [0.0, 0.75, 1.0])
+def test_random_actions_may_repeat(repeat):
+    """An action comes again with the probability asked for, and else by chance."""
+    actor = acting.init(
+        replace(CARTPOLE, env__num_envs=4000, env_steps=8000), EnvSpec(4, (1,), np.float32, 1), None
+    )
+    choose = jax.jit(lambda actor, key: acting.select_randomly(key, actor, 4, repeat).action)
+    first = choose(actor, jax.random.key(0))  # there is nothing to repeat yet
+    np.testing.assert_allclose(np.bincount(first, minlength=4) / 4000, 0.25, atol=0.04)
+    actor = actor.replace(
+        acts=actor.acts + 1, action_log=actor.action_log.at[0].set(first.astype(jnp.int16))
+    )
+    again = np.mean(np.asarray(choose(actor, jax.random.key(1)) == first))
+    np.testing.assert_allclose(again, repeat + (1 - repeat) / 4, atol=0.04)
+
+
+def test_too_many_devices_names_the_field():
+    env = make_env(CARTPOLE)
+
+    class TwoThirds:
+        size = 3
+
+    with pytest.raises(
+        ValueError, match=r"env.num-envs=4 is out of range: it must be a multiple of the 3 devices"
+    ):
+        Stages(CARTPOLE, env.spec(1), TwoThirds())
