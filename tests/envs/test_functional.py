@@ -2,6 +2,7 @@
 and what is refused.
 """
 
+import functools
 import sys
 
 import jax
@@ -12,7 +13,7 @@ import pytest
 from ez_jax.config import EnvConfig
 from ez_jax.envs import EnvPool, JaxEnvs, UnknownTask, check_task, make, register, registry
 from ez_jax.envs.catch import Catch
-from ez_jax.envs.functional import Reset, Step
+from ez_jax.envs.functional import Reset, Step, start
 from ez_jax.observations import to_frame
 from ez_jax.types import TimeStep
 
@@ -240,10 +241,11 @@ def test_rewards_are_clipped_in_training_only(training, clip, reward):
 @pytest.mark.parametrize("task", ["script", "catch"])
 def test_host_and_compiled_program_see_the_same(task):
     config = EnvConfig(clip_rewards=False, max_episode_steps=7)
-    env = JaxEnvs({"script": Script, "catch": Catch}[task](), config, [4, 5, 6], training=True)
+    environment = {"script": Script, "catch": Catch}[task]()
+    env = JaxEnvs(environment, config, [4, 5, 6], training=True)
     actions = np.random.default_rng(2).integers(0, 3, (30, 3))
     keys = jax.vmap(jax.random.key)(jnp.array([4, 5, 6], jnp.uint32))
-    state, first = jax.jit(env.start)(keys)
+    state, first = jax.jit(functools.partial(start, environment))(keys)
     # What the stages take as the state of fresh environments.
     unwrap = lambda s: s._replace(key=jax.random.key_data(s.key))
     assert_same(unwrap(env.state), unwrap(state))
@@ -292,7 +294,10 @@ def test_an_environment_of_ones_own(monkeypatch):
 
 @pytest.mark.parametrize("library", [np, jnp])
 def test_boards_become_vectors_and_images_stay_images(library):
-    made = lambda shape, dtype: library.ones((2, *shape), dtype)
+    def made(shape, dtype):
+        # JAX has no float64 by default.
+        return library.ones((2, *shape), "float32" if library is jnp and "64" in dtype else dtype)
+
     for shape, dtype, new_shape, new_dtype, value in [
         ((10, 5), "float32", (50,), "float32", 1),
         ((10, 10, 4), "bool", (400,), "uint8", 1),

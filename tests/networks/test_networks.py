@@ -230,8 +230,8 @@ def test_step_is_advance_and_value_prefixes():
     head["kernel"] = head["kernel"] + np.random.default_rng(2).normal(size=head["kernel"].shape)
     rng = np.random.default_rng(0)
     state, memory, action = (
-        np.abs(rng.normal(size=(2, 4))),
-        tuple(rng.normal(size=(2, 2, 5))),
+        np.abs(rng.normal(size=(2, 4))).astype(np.float32),
+        tuple(rng.normal(size=(2, 2, 5)).astype(np.float32)),
         np.array([0, 2]),
     )
     whole = network.apply(variables, state, memory, action, method=Network.step)

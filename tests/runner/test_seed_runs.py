@@ -24,7 +24,7 @@ from helpers.tiny import (
 
 from ez_jax import cli, restore, run_seeds
 from ez_jax.config import from_dict, replace, to_dict, validate
-from ez_jax.networks import observation_shape
+from ez_jax.observations import observation_shape
 from ez_jax.presets import classic
 from ez_jax.runner.checkpoint import Checkpoints
 from ez_jax.runner.evaluation import _act, evaluate, make_env

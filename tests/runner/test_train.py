@@ -127,7 +127,7 @@ def test_stopped_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_p
 
     process = start_and_wait([*words, "--resume"], workdir, 12)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     run(BREAKOUT, workdir, resume=True)
     assert "resumed at" in capsys.readouterr().out
     assert metrics(workdir) == metrics(reference[0])

@@ -1,0 +1,132 @@
+"""Extra losses, formats of checkpoints, metrics in all their forms, provenance."""
+
+import gzip
+import importlib.metadata
+import json
+
+import envpool
+import pytest
+from helpers.tiny import CARTPOLE, PONG
+
+from ez_jax import restore, run
+from ez_jax.config import replace
+from ez_jax.runner import checkpoint
+from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
+from ez_jax.runner.metrics import read_metrics
+from ez_jax.runner.provenance import provenance
+from ez_jax.runner.tables import read
+
+SHORT = replace(CARTPOLE, env_steps=244, cycle__final_updates=2)
+
+
+def mine(unroll, targets, config):
+    return unroll.value_logits[:, 0, 0] ** 2
+
+
+def other(unroll, targets, config):
+    return unroll.value_logits[:, 0, 0] ** 4
+
+
+@pytest.fixture(scope="module")
+def with_loss(tmp_path_factory):
+    """A finished run with an extra loss."""
+    workdir = tmp_path_factory.mktemp("loss") / "run"
+    run(SHORT, workdir, losses={"mine": (mine, 0.1)})
+    return workdir
+
+
+def test_an_extra_loss_is_part_of_the_run(with_loss):
+    expected = {"mine": {"weight": 0.1, "function": f"{__name__}.mine"}}
+    saved = Checkpoints(with_loss)
+    meta = saved.restore_meta()["config"]
+    saved.close()
+    config, result = (
+        json.loads((with_loss / name).read_text()) for name in ("config.json", "result.json")
+    )
+    assert config["extra_losses"] == meta["extra_losses"] == result["extra_losses"] == expected
+    assert "loss/mine" in read_metrics(with_loss)[""][0]
+    assert restore(with_loss).config == SHORT
+
+
+@pytest.mark.parametrize(
+    "losses, message",
+    [
+        (None, r"extra_losses: .* -> None"),
+        ({"mine": (mine, 0.2)}, r"extra_losses.mine.weight: 0.1 -> 0.2$"),
+        ({"mine": (other, 0.1)}, r"extra_losses.mine.function: .*mine -> .*other$"),
+    ],
+)
+def test_resuming_with_other_losses_is_refused(with_loss, losses, message):
+    before = (with_loss / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match=message):
+        run(SHORT, with_loss, resume=True, losses=losses)
+    assert (with_loss / "metrics.jsonl").read_bytes() == before
+
+
+def test_resuming_a_finished_run_with_its_losses(with_loss):
+    result = run(SHORT, with_loss, resume=True, losses={"mine": (mine, 0.1)}, evaluate_after=False)
+    assert result["updates"] == SHORT.total_updates
+
+
+def test_another_format_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    run(SHORT, tmp_path, evaluate_after=False)
+    monkeypatch.undo()
+    for call in (lambda: restore(tmp_path), lambda: run(SHORT, tmp_path, resume=True)):
+        with pytest.raises(CheckpointError, match=r"has format 1 .* reads format 2$"):
+            call()
+
+
+def test_restoring_starts_no_emulator(tmp_path, monkeypatch):
+    config = replace(PONG, cycle__final_updates=1, env_steps=244)
+    run(config, tmp_path, evaluate_after=False)
+
+    def no_emulator(*args, **kwargs):
+        raise AssertionError("an emulator was started")
+
+    monkeypatch.setattr(envpool, "make", no_emulator)
+    restored = restore(tmp_path)
+    assert restored.network.spec.frame_shape == (32, 32, 1)
+    assert restored.network.spec.num_actions == 6
+    assert restored.state.replay.frame is None
+
+
+def test_metrics_in_all_their_forms(tmp_path):
+    rows = [{"updates": i, "loss/value": i / 4} for i in range(3)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    for seed in (0, 10):
+        (tmp_path / "runs" / f"seed{seed}").mkdir(parents=True)
+        (tmp_path / "runs" / f"seed{seed}" / "metrics.jsonl").write_text(text)
+    assert read_metrics(tmp_path / "runs" / "seed0") == {"": rows}
+    assert read_metrics(tmp_path / "runs") == {"seed0": rows, "seed10": rows}
+    packed = tmp_path / "both.jsonl.gz"
+    lines = [json.dumps({"seed": seed, **row}) for seed in (3, 4) for row in rows]
+    packed.write_bytes(gzip.compress("\n".join(lines).encode()))
+    assert read_metrics(packed) == {
+        f"seed{seed}": [{"seed": seed, **row} for row in rows] for seed in (3, 4)
+    }
+    assert read_metrics(tmp_path / "nothing") == read_metrics(tmp_path) == {}
+
+
+def test_tables_read_archives(tmp_path):
+    runs = [
+        {"variant": name, "seed": seed, "config": {}, "result": {"seed": seed, "eval_mean": 1.0}}
+        for name, seed in (("a", 1), ("a", 0), ("b", 0))
+    ]
+    runs.append({"variant": "stopped", "seed": 0, "config": {}, "result": None})
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    found = read([tmp_path])
+    assert [(row.name, [r["seed"] for r in row.results]) for row in found] == [
+        ("a", [0, 1]),
+        ("b", [0]),
+    ]
+
+
+def test_provenance_of_a_copied_package(monkeypatch):
+    def none(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", none)
+    found = provenance("python train.py")
+    assert found["versions"]["jax"] is None and found["versions"]["ez_jax"] == "0.1.0"
+    assert found["command"] == "python train.py"
