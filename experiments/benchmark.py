@@ -32,7 +32,7 @@ from ez_jax.agent.targets import make_targets
 from ez_jax.config import replace
 from ez_jax.networks import Network, encode
 from ez_jax.presets import PRESETS
-from ez_jax.program.loops import HostLoop, make_env
+from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages, counters
 from ez_jax.runner.timing import (
@@ -289,7 +289,7 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
         )
         if config.env_steps < 2000:
             config = replace(config, env_steps=2000)
-        env = make_env(config)
+        env = make_training_envs(config)
         loop = HostLoop(Stages(config, env.spec(config.env.stack), make_mesh(1)), env)
         state = loop.start(0)
         while counters(state)[0] < config.cycle.warmup_steps:

@@ -28,6 +28,7 @@ __all__ = [
     "EnvConfig",
     "NetworkConfig",
     "SearchConfig",
+    "applicable",
     "differences",
     "from_dict",
     "replace",
@@ -137,6 +138,38 @@ def to_dict(config) -> dict:
         k: list(v) if isinstance(v, tuple) else to_dict(v) if isinstance(v, dict) else v
         for k, v in (config if isinstance(config, dict) else dataclasses.asdict(config)).items()
     }
+
+
+def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
+    """`to_dict` without what the task and the chosen search do not read.
+
+    Args:
+      config: of a run.
+      image: observations are images.
+      atari: the task is one of EnvPool's Atari games.
+    """
+    emulator = ("height", "width", "grayscale", "frame_skip", "noop_max", "episodic_life")
+    convolutions = ("patch", "pools", "head_channels", "action_planes")
+    puct = ("dirichlet_alpha", "dirichlet_fraction", "pb_c_init", "pb_c_base", "temperature")
+    halving = ("by_action_count", "max_considered_actions", "q_scale", "c_visit", "c_scale")
+    unread: dict[str, tuple[str, ...]] = {
+        "env": () if atari else emulator,
+        "network": () if image else convolutions,
+        "search": puct if config.search.algorithm == "gumbel" else halving,
+        "target": () if config.target.value == "mixed" else ("search_value_after", "fresh_steps"),
+        "reanalyse": {
+            "oldest": ("ratio",),
+            "sampled": ("positions",),
+            "off": ("ratio", "positions"),
+        }[config.reanalyse.mode],
+        "loss": () if image else ("shift", "intensity"),
+        "optimizer": ("momentum",) if config.optimizer.name == "adamw" else (),
+    }
+    values = to_dict(config)
+    for section, names in unread.items():
+        for name in names:
+            del values[section][name]
+    return values
 
 
 def from_dict(values: dict, kind: type = Config):

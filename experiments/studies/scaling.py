@@ -32,7 +32,7 @@ from ez_jax.config import Config, replace
 from ez_jax.lowering import jit
 from ez_jax.networks import Network, encode, init_variables
 from ez_jax.presets import CPU
-from ez_jax.program.loops import HostLoop, make_env
+from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages, counters
 from ez_jax.runner.provenance import provenance
@@ -234,7 +234,7 @@ def of_replay(args: Args) -> Iterator[Point]:
 def running(config: Config, devices: int = 1) -> tuple[HostLoop, State]:
     """A loop and its state after warm-up, on Pong."""
     config = replace(config, cycle__warmup_steps=2000)
-    env = make_env(config)
+    env = make_training_envs(config)
     loop = HostLoop(Stages(config, env.spec(config.env.stack), make_mesh(devices)), env)
     state = loop.start(0)
     while counters(state)[0] < config.cycle.warmup_steps:

@@ -51,12 +51,12 @@ def write(replay: Replay, enabled: Array, **slot: Array) -> Replay:
     slot["priority"] = jnp.where(slot["last"], 0.0, jnp.where(highest > 0, highest, 1.0))
     at = replay.cursor % slots
 
-    def put(lanes: Array, x: Array) -> Array:
+    def set_slot(lanes: Array, x: Array) -> Array:
         kept = jax.lax.dynamic_index_in_dim(lanes, at, axis=1, keepdims=False)
         return jax.lax.dynamic_update_index_in_dim(lanes, jnp.where(enabled, x, kept), at, axis=1)
 
     return replay.replace(
-        **{name: put(getattr(replay, name), x) for name, x in slot.items()},
+        **{name: set_slot(getattr(replay, name), x) for name, x in slot.items()},
         cursor=replay.cursor + enabled,
     )
 

@@ -95,7 +95,9 @@ class HostLoop:
         acts = np.asarray(state.actor.acts)  # [] or [seeds]
         log = np.moveaxis(np.asarray(state.actor.action_log), -2, 0)  # [M, N] or [M, seeds, N]
 
-        def put(frames: Array, stack: Array, index: Array, running: Array, timestep: TimeStep):
+        def put_frame(
+            frames: Array, stack: Array, index: Array, running: Array, timestep: TimeStep
+        ):
             kept = jax.lax.dynamic_index_in_dim(frames, index, axis=1, keepdims=False)
             newest = jnp.where(running, stack[..., -timestep.frame.shape[-1] :], kept)
             pushed = push_frame(stack, timestep.frame, timestep.first)
@@ -105,16 +107,17 @@ class HostLoop:
             )
 
         if stages.seeds:
-            put = jax.vmap(put, (0, 0, None, 0, 0))
+            put_frame = jax.vmap(put_frame, (0, 0, None, 0, 0))
         frames, stack = fresh.replay.frame, fresh.actor.stack
-        put = jax.jit(put, donate_argnums=(0, 1), out_shardings=(frames.sharding, stack.sharding))
+        placed = frames.sharding, stack.sharding
+        put_frame = jax.jit(put_frame, donate_argnums=(0, 1), out_shardings=placed)
         slots = frames.shape[-len(stages.spec.frame_shape) - 1]
         last = np.asarray(fresh.actor.last)
         for i in range(int(acts.max())):
             running = i < acts  # a seed that had taken all its steps waits for the others
             timestep = stages.to_lanes(self.env.step(log[i].reshape(-1)))
             index = jnp.asarray(i % slots, jnp.int32)
-            frames, stack = put(frames, stack, index, jnp.asarray(running), timestep)
+            frames, stack = put_frame(frames, stack, index, jnp.asarray(running), timestep)
             last = np.where(running[..., None], np.asarray(timestep.last), last)
         if not np.array_equal(last, state.actor.last):
             raise ValueError(
@@ -199,7 +202,7 @@ def train(loop: Loop, state: State) -> Iterator[tuple[State, list[Update]]]:
         yield state, updates
 
 
-def make_env(config: Config, num_seeds: int = 1) -> Environments:
+def make_training_envs(config: Config, num_seeds: int = 1) -> Environments:
     """The training environments, those of one seed after another.
 
     Their seeds follow from the run's and are the same on any number of devices.
@@ -218,7 +221,7 @@ def make_loop(
     num_seeds: int | None = None,
 ) -> Loop:
     """Environments, compiled stages and the loop that joins them; arguments as of `Stages`."""
-    env = make_env(config, num_seeds or 1)
+    env = make_training_envs(config, num_seeds or 1)
     stages = functools.partial(
         Stages, config, env.spec(config.env.stack), mesh, losses=losses, num_seeds=num_seeds
     )

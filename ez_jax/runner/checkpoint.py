@@ -67,7 +67,7 @@ class Checkpoints:
         if step in self.steps():
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(slim(state)),
+            state=ocp.args.StandardSave(without_frames(state)),
             meta=ocp.args.JsonSave(meta | {"format": FORMAT}),
         )
         self.manager.save(step, args=items)
@@ -101,7 +101,7 @@ class Checkpoints:
         Raises:
           CheckpointError: there is none, or it cannot be read.
         """
-        shape = slim(abstract)
+        shape = without_frames(abstract)
         placed = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
             shape,
@@ -136,7 +136,7 @@ class Checkpoints:
             ) from error
 
 
-def slim(state: State) -> State:
+def without_frames(state: State) -> State:
     """Drops what the action log brings back: frames of environments on the host."""
     if state.actor.env is not None:
         return state

@@ -67,7 +67,7 @@ def _act(
 _push = jax.jit(push_frame)
 
 
-def make_env(config: Config, episodes: int) -> Environments:
+def make_evaluation_envs(config: Config, episodes: int) -> Environments:
     """Environments for so many games, seeded from `FIRST_SEED` on."""
     return make(config.env, [FIRST_SEED + i for i in range(episodes)], training=False)
 
@@ -95,10 +95,10 @@ def evaluate(
       simulations: instead of the training's.
       explore: root noise and the last temperature of training, so that games differ. Greedy games
         of a deterministic task repeat a few trajectories.
-      env: of `make_env`, to play in; only pure ones can be played in again.
+      env: of `make_evaluation_envs`, to play in; only pure ones can be played in again.
       progress: called with steps done and games finished.
     """
-    env = env or make_env(config, episodes)
+    env = env or make_evaluation_envs(config, episodes)
     spec = env.spec(config.env.stack)
     # The compiled program does not depend on the seed.
     act = _compiled(network, replace(config, seed=0), simulations, explore)

@@ -22,7 +22,7 @@ from ez_jax.program.loops import train as follow_schedule
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import counters
 from ez_jax.runner import evaluation
-from ez_jax.runner.checkpoint import Checkpoints, newest_common, slim
+from ez_jax.runner.checkpoint import Checkpoints, newest_common, without_frames
 from ez_jax.runner.metrics import MetricsFile
 from ez_jax.runner.progress import Progress
 from ez_jax.runner.provenance import provenance
@@ -98,15 +98,15 @@ def run_together(
       mesh: the devices to use, all by default.
       announce: called once everything has been checked.
     """
-    config, many = runs[0].config, len(runs) > 1
+    config, several = runs[0].config, len(runs) > 1
     meta = check(runs, resume=resume, losses=losses)
     announce()
     origin = provenance(command)
     loop = make_loop(
-        config, mesh or make_mesh(), losses=losses, num_seeds=len(runs) if many else None
+        config, mesh or make_mesh(), losses=losses, num_seeds=len(runs) if several else None
     )
     for one in runs:
-        write_config(one, losses)
+        write_config(one, losses, loop.stages.spec)
     checkpoints = [Checkpoints(one.workdir) for one in runs]
     if meta is None:
         state = loop.start(config.seed)
@@ -120,9 +120,13 @@ def run_together(
 
     trained_s, results = round(clock(), 1), []
     # Pure environments can be played again: compiled once for all seeds. Emulators cannot.
-    played = evaluation.make_env(config, config.run.eval_episodes) if evaluate_after else None
+    played = (
+        evaluation.make_evaluation_envs(config, config.run.eval_episodes)
+        if evaluate_after
+        else None
+    )
     for i, one in enumerate(runs):
-        learner, actor = of_seed((state.learner, state.actor), i, many)
+        learner, actor = of_seed((state.learner, state.actor), i, several)
         result = {
             "game": evaluation.game_name(config),
             "preset": preset,
@@ -153,7 +157,7 @@ def train(
     losses: ExtraLosses | None = None,
 ) -> State:
     """Follows the schedule to its end, with metrics, checkpoints and an orderly stop."""
-    config, many = loop.stages.config, len(runs) > 1
+    config, several = loop.stages.config, len(runs) > 1
     files = [MetricsFile(one.workdir, counters(state)[1]) for one in runs]
     pending: list[Update] = []  # whose losses were not looked at yet
 
@@ -162,7 +166,7 @@ def train(
         step = int(np.max(state.actor.acts)) + counters(state)[1]
         for i, (one, saved) in enumerate(zip(runs, checkpoints)):
             meta = {"config": settings(one.config, losses), "wall_s": clock()}
-            saved.save(step, of_seed(slim(state), i, many), meta)
+            saved.save(step, of_seed(without_frames(state), i, several), meta)
 
     def log(state: State, update: Update) -> None:
         check_finite(pending)
@@ -171,7 +175,9 @@ def train(
         actor, metrics = jax.device_get((small, update.metrics | loop.stages.diagnose(state)))
         rows = []
         for i, file in enumerate(files):
-            rows.append(_row(of_seed(actor, i, many), of_seed(metrics, i, many), update, clock()))
+            rows.append(
+                _row(of_seed(actor, i, several), of_seed(metrics, i, several), update, clock())
+            )
             file.write(rows[-1])
         progress.show(average(rows))
 
@@ -201,9 +207,9 @@ def train(
     return state
 
 
-def of_seed(tree: Any, index: int, many: bool) -> Any:
+def of_seed(tree: Any, index: int, several: bool) -> Any:
     """The part of one of several seeds; all of it where there is a single one."""
-    return jax.tree.map(lambda x: x[index], tree) if many else tree
+    return jax.tree.map(lambda x: x[index], tree) if several else tree
 
 
 def average(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ez_jax.agent.losses import ExtraLosses
-from ez_jax.config import Config, differences, from_dict, replace, to_dict, validate
-from ez_jax.envs import check_task
+from ez_jax.config import (
+    Config,
+    applicable,
+    differences,
+    from_dict,
+    replace,
+    to_dict,
+    validate,
+)
+from ez_jax.envs import check_task, is_atari
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints, newest_common
+from ez_jax.types import EnvSpec
 
 
 class RunError(ValueError):
@@ -38,7 +47,7 @@ def describe_losses(losses: ExtraLosses | None) -> dict[str, Any]:
 
 
 def settings(config: Config, losses: ExtraLosses | None) -> dict[str, Any]:
-    """The config, and extra loss terms if there are: content of `config.json` and checkpoints."""
+    """The config, and extra loss terms if there are, as checkpoints hold them."""
     extra = describe_losses(losses)
     return to_dict(config) | ({"extra_losses": extra} if extra else {})
 
@@ -48,11 +57,17 @@ def to_config(saved: dict[str, Any]) -> Config:
     return from_dict({name: value for name, value in saved.items() if name != "extra_losses"})
 
 
-def write_config(run: SeedRun, losses: ExtraLosses | None) -> None:
-    """Makes the work directory, and writes `config.json`."""
+def write_config(run: SeedRun, losses: ExtraLosses | None, spec: EnvSpec) -> None:
+    """Makes the work directory, and writes the settings that apply to the task to `config.json`.
+
+    Checkpoints hold all of them.
+    """
     run.workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(settings(run.config, losses), indent=2) + "\n"
-    write_atomically(run.workdir / "config.json", text)
+    image, atari = len(spec.frame_shape) == 3, is_atari(run.config.env.id)
+    extra = describe_losses(losses)
+    shown = applicable(run.config, image=image, atari=atari)
+    shown |= {"extra_losses": extra} if extra else {}
+    write_atomically(run.workdir / "config.json", json.dumps(shown, indent=2) + "\n")
 
 
 def check(

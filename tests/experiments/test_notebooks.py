@@ -48,6 +48,7 @@ def test_notebook_is_kept_without_outputs(name):
         ), cell.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRODUCES)
 def test_notebook_runs_and_shows_its_results(name, kernel, tmp_path):
     notebook, here = load(name), tmp_path / "here"

@@ -59,6 +59,7 @@ def programs():
     return re.findall(r"```python\n(.*?)```", FRONT.read_text(), re.S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(2))
 def test_programs_of_the_front_page(index, tmp_path, monkeypatch):
     """As printed, but for the size of the run and its folder."""

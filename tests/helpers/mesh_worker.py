@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax.config import replace
-from ez_jax.program.loops import HostLoop, make_env
+from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh, state_shardings
 from ez_jax.program.stages import Stages, counters
 from ez_jax.runner.setup import setup
@@ -22,7 +22,7 @@ def same_update_on_one_and_four_devices():
         optimizer__learning_rate=0.05,
         optimizer__warmup_updates=0,
     )
-    env = make_env(config)
+    env = make_training_envs(config)
     one, four = (Stages(config, env.spec(config.env.stack), make_mesh(n)) for n in (1, 4))
     loop = HostLoop(one, env)
     state = loop.start(0)

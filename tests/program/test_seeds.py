@@ -7,7 +7,7 @@ from helpers.loops import advance, finished, start
 from helpers.tiny import CATCH
 
 from ez_jax.config import replace
-from ez_jax.program.loops import HostLoop, make_env
+from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.schedule import Plan
 from ez_jax.program.stages import Stages, counters
@@ -72,7 +72,7 @@ def alone():
 @pytest.fixture(scope="module")
 def hosted():
     """The same run as the host steps it."""
-    env = make_env(CATCH)
+    env = make_training_envs(CATCH)
     loop = HostLoop(Stages(CATCH, env.spec(CATCH.env.stack), make_mesh()), env)
     state, _, warm = warmed_up(loop, 0)
     end, trace = to_the_end(loop, state)
@@ -126,7 +126,7 @@ def test_compiled_cycles_come_back_for_each_line_of_the_log(alone):
 def test_compiled_replay_holds_what_the_environments_gave(alone, pair):
     """The action log drives fresh environments through the same frames, rewards and ends."""
     for seed, end in enumerate((alone["end"], of_seed(pair["end"], 0), of_seed(pair["end"], 1))):
-        env, replay = make_env(replace(CATCH, seed=max(seed - 1, 0))), end.replay
+        env, replay = make_training_envs(replace(CATCH, seed=max(seed - 1, 0))), end.replay
         timestep, stored = env.reset(), 0
         for i in range(int(replay.cursor)):
             np.testing.assert_array_equal(replay.frame[:, i], timestep.frame)

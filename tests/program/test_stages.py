@@ -14,7 +14,7 @@ from helpers.tiny import BREAKOUT, CARTPOLE
 from ez_jax.agent import acting, reanalysis
 from ez_jax.agent.targets import horizon
 from ez_jax.config import replace
-from ez_jax.program.loops import make_env
+from ez_jax.program.loops import make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages
 from ez_jax.types import EnvSpec
@@ -66,7 +66,7 @@ def test_one_compilation_per_stage(whole_run):
 def test_replay_holds_what_the_emulator_played(whole_run):
     """The action log drives fresh emulators through the same rewards, ends and frames."""
     _, state, _ = whole_run
-    env = make_env(BREAKOUT)
+    env = make_training_envs(BREAKOUT)
     timestep, replay = env.reset(), jax.device_get(state.replay)
     for i in range(int(state.replay.cursor)):
         np.testing.assert_array_equal(replay.frame[:, i], timestep.frame)
@@ -245,7 +245,7 @@ def test_random_actions_may_repeat(repeat):
 
 
 def test_too_many_devices_names_the_field():
-    env = make_env(CARTPOLE)
+    env = make_training_envs(CARTPOLE)
 
     class TwoThirds:
         size = 3

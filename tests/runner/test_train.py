@@ -103,6 +103,7 @@ def test_a_run_from_before_a_field_existed_goes_on(tmp_path):
         check_settings(to_dict(DEBUG) | {"optimizer": older}, to_dict(DEBUG), tmp_path)
 
 
+@pytest.mark.slow
 def test_same_seed_same_numbers(reference, tmp_path):
     """Also after a kill before the first checkpoint, which leaves a config and lines of metrics:
     then a run begins again.
@@ -115,6 +116,7 @@ def test_same_seed_same_numbers(reference, tmp_path):
     assert_same_bits(tmp_path, reference[0])
 
 
+@pytest.mark.slow
 def test_stopped_killed_and_resumed_run_ends_with_the_same_bits(reference, tmp_path, capsys):
     workdir = tmp_path / "run"
     words = [*COMMAND, f"--workdir={workdir}"]
@@ -208,6 +210,7 @@ def test_nan_stops_with_the_step_and_the_terms(tmp_path):
     assert Checkpoints(tmp_path).latest() is None
 
 
+@pytest.mark.slow
 def test_value_gap_command(reference, tmp_path, capsys):
     """Against the replay that the run itself wrote, brought back from its checkpoint."""
     script, output = load_script("value_gap"), tmp_path / "gap.json"
@@ -233,6 +236,7 @@ def test_value_gap_command(reference, tmp_path, capsys):
     assert "no run in" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluate_command(reference, tmp_path):
     done = call(
         "evaluate.py",

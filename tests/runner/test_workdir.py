@@ -9,7 +9,8 @@ import pytest
 from helpers.tiny import CARTPOLE, PONG
 
 from ez_jax import restore, run
-from ez_jax.config import replace
+from ez_jax.config import applicable, from_dict, replace
+from ez_jax.presets import PRESETS
 from ez_jax.runner import checkpoint
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.metrics import read_metrics
@@ -68,6 +69,7 @@ def test_resuming_a_finished_run_with_its_losses(with_loss):
     assert result["updates"] == SHORT.total_updates
 
 
+@pytest.mark.slow
 def test_another_format_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", 1)
     run(SHORT, tmp_path, evaluate_after=False)
@@ -77,6 +79,7 @@ def test_another_format_is_refused_in_one_line(tmp_path, monkeypatch):
             call()
 
 
+@pytest.mark.slow
 def test_restoring_starts_no_emulator(tmp_path, monkeypatch):
     config = replace(PONG, cycle__final_updates=1, env_steps=244)
     run(config, tmp_path, evaluate_after=False)
@@ -130,3 +133,17 @@ def test_provenance_of_a_copied_package(monkeypatch):
     found = provenance("python train.py")
     assert found["versions"]["jax"] is None and found["versions"]["ez_jax"] == "0.1.0"
     assert found["command"] == "python train.py"
+
+
+def test_only_what_a_task_reads_is_shown():
+    """`config.json` of a vector task and Gumbel search, and of Atari and PUCT."""
+    vector = applicable(CARTPOLE, image=False, atari=False)
+    assert CARTPOLE.search.algorithm == "gumbel"
+    assert "height" not in vector["env"] and "patch" not in vector["network"]
+    assert "dirichlet_alpha" not in vector["search"] and "c_visit" in vector["search"]
+    assert "shift" not in vector["loss"] and "ratio" not in vector["reanalyse"]
+    paper = applicable(PRESETS["paper"], image=True, atari=True)
+    assert paper["env"]["height"] == 96 and paper["network"]["pools"] == 2
+    assert "dirichlet_alpha" in paper["search"] and "c_visit" not in paper["search"]
+    assert "fresh_steps" not in paper["target"] and paper["optimizer"]["momentum"] == 0.9
+    assert from_dict(paper) == PRESETS["paper"]
