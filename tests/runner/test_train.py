@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 
+import envpool
 import pytest
 from helpers.tiny import (
     BREAKOUT,
@@ -156,6 +157,17 @@ def test_corrupt_checkpoint_names_the_file(reference, tmp_path):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointError, match=f"checkpoints/{newest}"):
         restore(tmp_path / "run")
+
+
+def test_restoring_starts_no_emulator(reference, monkeypatch):
+    def no_emulator(*args, **kwargs):
+        raise AssertionError("an emulator was started")
+
+    monkeypatch.setattr(envpool, "make", no_emulator)
+    restored = restore(reference[0])
+    assert restored.network.spec.frame_shape == (32, 32, 1)
+    assert restored.network.spec.num_actions == 4
+    assert restored.state.replay.frame is None
 
 
 def test_missing_checkpoint_names_the_folder(tmp_path):

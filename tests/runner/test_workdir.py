@@ -1,12 +1,12 @@
 """Extra losses, formats of checkpoints, metrics in all their forms, provenance."""
 
+import functools
 import gzip
 import importlib.metadata
 import json
 
-import envpool
 import pytest
-from helpers.tiny import CARTPOLE, PONG
+from helpers.tiny import CARTPOLE
 
 from ez_jax import restore, run
 from ez_jax.config import applicable, from_dict, replace
@@ -69,29 +69,15 @@ def test_resuming_a_finished_run_with_its_losses(with_loss):
     assert result["updates"] == SHORT.total_updates
 
 
-@pytest.mark.slow
 def test_another_format_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", 1)
-    run(SHORT, tmp_path, evaluate_after=False)
+    losses = {"mine": (mine, 0.1)}  # compiled already
+    run(SHORT, tmp_path, losses=losses, evaluate_after=False)
     monkeypatch.undo()
-    for call in (lambda: restore(tmp_path), lambda: run(SHORT, tmp_path, resume=True)):
+    resume = functools.partial(run, SHORT, resume=True, losses=losses)
+    for call in (lambda: restore(tmp_path), lambda: resume(tmp_path)):
         with pytest.raises(CheckpointError, match=r"has format 1 .* reads format 2$"):
             call()
-
-
-@pytest.mark.slow
-def test_restoring_starts_no_emulator(tmp_path, monkeypatch):
-    config = replace(PONG, cycle__final_updates=1, env_steps=244)
-    run(config, tmp_path, evaluate_after=False)
-
-    def no_emulator(*args, **kwargs):
-        raise AssertionError("an emulator was started")
-
-    monkeypatch.setattr(envpool, "make", no_emulator)
-    restored = restore(tmp_path)
-    assert restored.network.spec.frame_shape == (32, 32, 1)
-    assert restored.network.spec.num_actions == 6
-    assert restored.state.replay.frame is None
 
 
 def test_metrics_in_all_their_forms(tmp_path):
