@@ -18,11 +18,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from ez_jax import lowering
 from ez_jax.agent import learning, reanalysis
@@ -36,22 +34,20 @@ from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages, counters
 from ez_jax.runner.timing import (
-    Ceilings,
     Row,
     Work,
     ceilings,
     count_work,
     measure,
     read,
+    roofline,
     seconds,
+    table,
     time_calls,
     write,
 )
 from ez_jax.runner.workloads import Model, make_model, random_batch, random_replay
 from ez_jax.types import Positions, Replay
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 
 @dataclass(frozen=True)
@@ -297,17 +293,7 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
         if mode == "oldest" and "environment" in wanted:
             action = np.zeros(config.env.num_envs, np.int32)
             minimum, median, runs = time_calls(env.step, (action,), args.seconds / 3, most=1000)
-            yield Row(
-                model.size,
-                f"environment {config.env.num_envs}",
-                median,
-                minimum,
-                runs,
-                0.0,
-                0.0,
-                0,
-                0.0,
-            )
+            yield Row(model.size, f"environment {config.env.num_envs}", median, minimum, runs)
         held = [state]
 
         def learn() -> jax.Array:
@@ -327,17 +313,8 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
             jax.block_until_ready(fn())
             first = time.perf_counter() - start
             minimum, median, runs = time_calls(fn, (), args.seconds, least=2)
-            yield Row(
-                model.size,
-                f"{name} {mode}",
-                median,
-                minimum,
-                runs,
-                0.0,
-                0.0,
-                0,
-                max(0.0, first - median),
-            )
+            compile_s = max(0.0, first - median)
+            yield Row(model.size, f"{name} {mode}", median, minimum, runs, compile_s=compile_s)
 
 
 KINDS = {
@@ -367,74 +344,6 @@ def measured(args: Args) -> Iterator[Row]:
             )
 
 
-def table(rows: list[Row], found: Ceilings, old: tuple[Ceilings, list[Row]] | None) -> Table:
-    """The rows, and with an earlier run how many times faster each is: bare, and relative to the
-    matmul rate of its own run.
-    """
-    rates = f"{found.matmul_flops / 1e9:.0f} GFLOP/s, {found.copy_bytes / 1e9:.1f} GB/s"
-    out = Table(title=f"matmul and copy: {rates}")
-    for name in ("size", "stage", "median", "minimum", "GFLOP", "share", "memory", "compiled in"):
-        out.add_column(name, justify="left" if name in ("size", "stage") else "right")
-    before = {(r.size, r.name): r for r in old[1]} if old else {}
-    if old:
-        out.add_column("faster", justify="right")
-        out.add_column("share x", justify="right")
-    for r in rows:
-        share = r.flops / r.minimum_s / found.matmul_flops
-        cells = [
-            r.size,
-            r.name,
-            seconds(r.median_s),
-            seconds(r.minimum_s),
-            f"{r.flops / 1e9:.3g}" if r.flops else "",
-            f"{share:.0%}" if r.flops else "",
-            f"{r.memory_bytes / 1e6:.0f} MB" if r.memory_bytes else "",
-            f"{r.compile_s:.1f} s" if r.compile_s else "",
-        ]
-        if old:
-            was = before.get((r.size, r.name))
-            ratio = was.minimum_s / r.minimum_s if was else None
-            cells += [
-                f"{ratio:.2f}" if was else "",
-                f"{ratio * old[0].matmul_flops / found.matmul_flops:.2f}" if was else "",
-            ]
-        out.add_row(*cells)
-    return out
-
-
-def roofline(path: Path, rows: list[Row], found: Ceilings) -> None:
-    """Rate against operations for each byte moved, under the machine's two ceilings."""
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    x = np.logspace(-1, 4, 100)
-    axes.plot(
-        x, np.minimum(found.matmul_flops, x * found.copy_bytes) / 1e9, color="black", linewidth=1
-    )
-    for i, size in enumerate(dict.fromkeys(r.size for r in rows)):
-        for kind, marker in zip(("encode", "search", "act", "update"), "os^D"):
-            mine = [r for r in rows if r.size == size and r.name.split()[0] == kind and r.bytes]
-            axes.plot(
-                [r.flops / r.bytes for r in mine],
-                [r.flops / r.minimum_s / 1e9 for r in mine],
-                marker,
-                color=f"C{i}",
-                markersize=5,
-                label=f"{size}: {kind}" if mine else None,
-                linestyle="none",
-                alpha=0.7,
-            )
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="operations per byte that XLA counts",
-        ylabel="GFLOP/s",
-        title=f"{jax.devices()[0].device_kind}: {found.matmul_flops / 1e9:.0f} GFLOP/s, "
-        f"{found.copy_bytes / 1e9:.1f} GB/s",
-    )
-    axes.legend(fontsize=6, ncols=3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     wrong = [f"size {s!r}: there are {', '.join(PRESETS)}" for s in args.sizes if s not in PRESETS]
@@ -447,10 +356,8 @@ def main(argv: list[str] | None = None) -> int:
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_enable_compilation_cache", False)
-    console, old = (
-        Console(width=None if sys.stdout.isatty() else 110),
-        read(args.compare) if args.compare else None,
-    )
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    old = read(args.compare) if args.compare else None
     found, rows = ceilings(), []
     with lowering.plain() if args.plain else contextlib.nullcontext():
         for row in measured(args):

@@ -1,7 +1,7 @@
 """Plays games with a trained run's newest checkpoint: scores, and a video of the first game.
 
-python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --episodes=32 --simulations=50
---video=pong.mp4
+python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --simulations=50 --video=pong.mp4
+python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --explore --output=pong.csv
 """
 
 import json

@@ -1,10 +1,11 @@
 """Draws the curves of runs against environment steps.
 
-    python experiments/plot.py --workdirs runs/Pong-cpu-seed0 --output=pong.png python
-    experiments/plot.py --workdirs runs/CartPole-v1-ablation/* --panels episode_return
-    --output=ablation.png
+    python experiments/plot.py --workdirs runs/Pong-cpu-seed0 --output=pong.png
+    python experiments/plot.py --workdirs runs/CartPole-v1-ablation/* --panels episode_return
+    python experiments/plot.py --workdirs experiments/results/small_tasks/catch.jsonl.gz
 
-A folder is one run, or holds runs in seed<k>: then each is a thin line, and their mean a thick one.
+What is named is one run, a folder of runs in seed<k>, or an archive of metrics: of several seeds
+each is a thin line, and their mean a thick one.
 """
 
 import sys
@@ -42,7 +43,7 @@ POINTS = 200
 @dataclass(frozen=True)
 class Args:
     workdirs: tuple[Path, ...]
-    """Work directories, one colour each."""
+    """Work directories or archives of metrics, one colour each."""
     output: Path = Path("curves.png")
     """Picture to write."""
     panels: tuple[str, ...] = (
@@ -109,8 +110,8 @@ def draw(args: Args) -> None:
             )
             axis.set(title=TITLES.get(name, name), xlabel="environment steps")
             axis.grid(alpha=0.3)
-    if axes.flat[0].lines:
-        axes.flat[0].legend(fontsize=8)
+    if drawn := [axis for axis in axes.flat if axis.lines]:
+        drawn[0].legend(fontsize=8)
     for axis in list(axes.flat)[len(args.panels) :]:
         axis.axis("off")
     args.output.parent.mkdir(parents=True, exist_ok=True)

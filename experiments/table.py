@@ -1,7 +1,7 @@
 """Prints a Markdown table of finished runs: a row for each folder, a column for its seeds.
 
-python experiments/table.py --workdirs experiments/results/cartpole/full
-experiments/results/cartpole/td_target
+python experiments/table.py --workdirs runs/CartPole-v1-ablation/full runs/Pong-cpu-seed0
+python experiments/table.py --workdirs experiments/results/cartpole_ablation
 """
 
 import sys
@@ -16,7 +16,7 @@ from ez_jax.runner.tables import read, show
 @dataclass(frozen=True)
 class Args:
     workdirs: tuple[Path, ...]
-    """Folders of runs, or of seed<k> folders."""
+    """Work directories, folders of runs in seed<k>, or archives with a `runs.json`."""
 
 
 def main(argv: list[str] | None = None) -> int:

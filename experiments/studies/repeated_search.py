@@ -1,5 +1,4 @@
-"""What searching again and again makes of a policy when its actions are worth the same, or nearly
-so.
+"""What repeated searches make of a policy when its actions are worth the same, or nearly so.
 
     python experiments/studies/repeated_search.py --output=repeated_search.json
 

@@ -1,5 +1,4 @@
-"""How far a run's values are from what came of its states, and from what training believes they
-are.
+"""How far a run's values are from the returns of its states, and from what training says they are.
 
     python experiments/studies/value_gap.py --workdir=runs/Pong-cpu-seed0 --output=value_gap.json
 

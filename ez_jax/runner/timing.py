@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
 
 from ez_jax import lowering
 from ez_jax.runner.provenance import provenance
@@ -44,10 +46,10 @@ class Row(NamedTuple):
     median_s: float
     minimum_s: float
     runs: int
-    flops: float  # 0 where there is nothing to count
-    bytes: float
-    memory_bytes: int  # arguments, results and temporaries; 0 where unknown
-    compile_s: float
+    flops: float = 0.0  # 0 where there is nothing to count
+    bytes: float = 0.0
+    memory_bytes: int = 0  # arguments, results and temporaries; 0 where unknown
+    compile_s: float = 0.0
 
 
 def ceilings() -> Ceilings:
@@ -169,3 +171,72 @@ def read(path: Path) -> tuple[Ceilings, list[Row]]:
 
 def seconds(value: float) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+
+
+def table(rows: list[Row], found: Ceilings, old: tuple[Ceilings, list[Row]] | None) -> Table:
+    """The rows, and with an earlier run how many times faster each is: bare, and relative to the
+    matmul rate of its own run.
+    """
+    rates = f"{found.matmul_flops / 1e9:.0f} GFLOP/s, {found.copy_bytes / 1e9:.1f} GB/s"
+    out = Table(title=f"matmul and copy: {rates}")
+    for name in ("size", "stage", "median", "minimum", "GFLOP", "share", "memory", "compiled in"):
+        out.add_column(name, justify="left" if name in ("size", "stage") else "right")
+    before = {(r.size, r.name): r for r in old[1]} if old else {}
+    if old:
+        out.add_column("faster", justify="right")
+        out.add_column("share x", justify="right")
+    for r in rows:
+        share = r.flops / r.minimum_s / found.matmul_flops
+        cells = [
+            r.size,
+            r.name,
+            seconds(r.median_s),
+            seconds(r.minimum_s),
+            f"{r.flops / 1e9:.3g}" if r.flops else "",
+            f"{share:.0%}" if r.flops else "",
+            f"{r.memory_bytes / 1e6:.0f} MB" if r.memory_bytes else "",
+            f"{r.compile_s:.1f} s" if r.compile_s else "",
+        ]
+        if old:
+            cells += ["", ""]
+            if was := before.get((r.size, r.name)):
+                ratio = was.minimum_s / r.minimum_s
+                relative = ratio * old[0].matmul_flops / found.matmul_flops
+                cells[-2:] = [f"{ratio:.2f}", f"{relative:.2f}"]
+        out.add_row(*cells)
+    return out
+
+
+def roofline(path: Path, rows: list[Row], found: Ceilings) -> None:
+    """Rate against operations for each byte moved, under the machine's two ceilings."""
+    figure = Figure(figsize=(7, 4.5))  # not of pyplot, which would choose a backend
+    axes = figure.subplots()
+    x = np.logspace(-1, 4, 100)
+    axes.plot(
+        x, np.minimum(found.matmul_flops, x * found.copy_bytes) / 1e9, color="black", linewidth=1
+    )
+    for i, size in enumerate(dict.fromkeys(r.size for r in rows)):
+        for kind, marker in zip(("encode", "search", "act", "update"), "os^D"):
+            mine = [r for r in rows if r.size == size and r.name.split()[0] == kind and r.bytes]
+            axes.plot(
+                [r.flops / r.bytes for r in mine],
+                [r.flops / r.minimum_s / 1e9 for r in mine],
+                marker,
+                color=f"C{i}",
+                markersize=5,
+                label=f"{size}: {kind}" if mine else None,
+                linestyle="none",
+                alpha=0.7,
+            )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="operations per byte that XLA counts",
+        ylabel="GFLOP/s",
+        title=f"{jax.devices()[0].device_kind}: {found.matmul_flops / 1e9:.0f} GFLOP/s, "
+        f"{found.copy_bytes / 1e9:.1f} GB/s",
+    )
+    if axes.get_legend_handles_labels()[0]:  # no row at all of these kinds: nothing to name
+        axes.legend(fontsize=6, ncols=3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
