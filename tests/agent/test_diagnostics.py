@@ -167,6 +167,7 @@ def test_gradient_by_module():
     assert {name: float(x) for name, x in found.items()} == {"gradient/a": 5.0, "gradient/b": 0.0}
 
 
+@pytest.mark.slow
 def test_targets_are_the_true_returns_of_catch():
     """With a horizon longer than an episode nothing is estimated: the target is the discounted
     landing, for each position.

@@ -42,6 +42,7 @@ def test_runs_until_the_budget_is_spent(scripts):
     assert runs == 6
 
 
+@pytest.mark.slow
 def test_whole_command(scripts, tmp_path, capsys, monkeypatch):
     benchmark, timing = scripts["benchmark"], scripts["timing"]
     found = timing.Ceilings(2e9, 1e9, 1e9)

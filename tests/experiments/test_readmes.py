@@ -19,7 +19,7 @@ RESULTS = ROOT / "experiments" / "results"
 
 def commands(path):
     """The words of each `python experiments/<script>.py ...` of a README, in blocks or lines."""
-    text = path.read_text()
+    text = path.read_text().replace("\\\n", " ")
     found = re.findall(r"^(?:pip .*&& )?(python experiments/.*)$", text, re.M)
     found += re.findall(r"`(python experiments/[^`]*)`", text)
     for line in found:

@@ -123,6 +123,7 @@ def test_compiled_cycles_come_back_for_each_line_of_the_log(alone):
     assert alone["loop"]._cycles._cache_size() == 3  # warm-up, with updates, and updates alone
 
 
+@pytest.mark.slow
 def test_compiled_replay_holds_what_the_environments_gave(alone, pair):
     """The action log drives fresh environments through the same frames, rewards and ends."""
     for seed, end in enumerate((alone["end"], of_seed(pair["end"], 0), of_seed(pair["end"], 1))):
@@ -148,6 +149,7 @@ def test_compiled_replay_holds_what_the_environments_gave(alone, pair):
         )
 
 
+@pytest.mark.slow
 def test_two_seeds_start_as_each_would_alone(alone, pair):
     for seed in (0, 1):
         assert_same(of_seed(pair["first"], seed), alone["first"][seed], f"seed {seed}: ")
@@ -157,6 +159,7 @@ def test_two_seeds_start_as_each_would_alone(alone, pair):
         assert_same(of_seed(pair["warm"], seed).actor, alone["warm"][seed].actor, f"seed {seed}: ")
 
 
+@pytest.mark.slow
 def test_each_seed_has_its_own_numbers(pair):
     first, second = of_seed(pair["end"], 0), of_seed(pair["end"], 1)
     assert differ(first.learner.variables, second.learner.variables) and differ(
@@ -179,6 +182,7 @@ def test_each_seed_has_its_own_numbers(pair):
         )
 
 
+@pytest.mark.slow
 def test_a_seed_at_its_cap_waits_for_the_others(pair):
     loop = pair["loop"]
     state = loop.start(0)
@@ -204,6 +208,7 @@ def test_a_seed_at_its_cap_waits_for_the_others(pair):
     assert after.learner.updates.tolist() == before.learner.updates.tolist()
 
 
+@pytest.mark.slow
 def test_a_seed_at_its_cap_goes_on_learning(pair):
     loop = pair["loop"]
     state, *_ = warmed_up(loop, 0)

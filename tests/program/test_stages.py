@@ -116,6 +116,7 @@ def learn_once(config):
     )
 
 
+@pytest.mark.slow
 def test_switch_consistency():
     config = replace(
         CARTPOLE, optimizer__name="sgd", optimizer__warmup_updates=0, optimizer__weight_decay=0.0
@@ -136,6 +137,7 @@ def test_switch_consistency():
     assert moved(full) > 0 and moved(without) == 0
 
 
+@pytest.mark.slow
 def test_switch_value_prefix():
     full, without = learn_once(CARTPOLE), learn_once(replace(CARTPOLE, network__value_prefix=False))
     names = lambda run: set(run["variables"]["params"]["value_prefix"])
@@ -157,6 +159,7 @@ def test_switch_off_policy_correction():
     assert float(full["metrics"]["target/value"]) != float(without["metrics"]["target/value"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["oldest", "sampled", "off"])
 def test_switch_reanalysis(mode):
     # Counts of visits follow the noise; completed Q-values of a network that knows nothing stay
@@ -203,6 +206,7 @@ def test_sampled_reanalysis_uses_the_target_network():
     )  # acting wrote the current network's values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["oldest", "sampled"])
 def test_reanalysis_in_pieces(mode, monkeypatch):
     """The same positions get the same network values, however many are searched at once."""

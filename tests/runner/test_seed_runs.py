@@ -71,6 +71,7 @@ def assert_same_run(workdir, reference):
         assert_same_bits(workdir / seed, reference / seed)
 
 
+@pytest.mark.slow
 def test_each_seed_writes_everything(finished):
     task, workdir, done = finished
     config = TASKS[task]
@@ -110,6 +111,7 @@ def test_each_seed_writes_everything(finished):
     assert "2 seeds at once" in done.stdout
 
 
+@pytest.mark.slow
 def test_each_seed_is_restored_with_numbers_of_its_own(finished):
     task, workdir, _ = finished
     for seed in (0, 1):
@@ -126,6 +128,7 @@ def test_each_seed_is_restored_with_numbers_of_its_own(finished):
 
 
 @only("jax/Catch")
+@pytest.mark.slow
 def test_evaluate_command_plays_a_seeds_games_again(finished, tmp_path):
     task, workdir, _ = finished
     episodes = TASKS[task].run.eval_episodes
@@ -140,6 +143,7 @@ def test_evaluate_command_plays_a_seeds_games_again(finished, tmp_path):
 
 
 @only("jax/Catch")
+@pytest.mark.slow
 def test_exploring_games_draw_their_actions_and_come_again(finished):
     _, workdir, _ = finished
     restored = restore(workdir / "seed1")
@@ -178,6 +182,7 @@ def test_resumes_from_what_both_seeds_have(finished, tmp_path):
 
 
 @only("jax/Catch")
+@pytest.mark.slow
 def test_refuses_to_overwrite_and_to_resume_other_seeds(finished):
     task, workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
