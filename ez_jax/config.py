@@ -160,6 +160,7 @@ def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
         "reanalyse": {
             "oldest": ("ratio",),
             "sampled": ("positions",),
+            "teacher": ("positions",),
             "off": ("ratio", "positions"),
         }[config.reanalyse.mode],
         "loss": () if image else ("shift", "intensity"),

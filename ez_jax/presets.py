@@ -120,6 +120,33 @@ CLASSIC = replace(
     run__checkpoint_every=2000,
 )
 
+# Boards drawn as images: convolutions, and the batches and rates that two cores can feed.
+PIXELS: Changes = dict(
+    env__stack=4,
+    env__num_envs=16,
+    network__channels=32,
+    network__patch=2,
+    network__head_channels=8,
+    network__lstm=64,
+    network__support=20,
+    network__projection=128,
+    network__predictor=64,
+    network__norm="batch",
+    network__joint_norm=True,
+    network__action_embedding=0,
+    network__action_planes="one_hot",
+    search__num_simulations=8,
+    search__min_value_range=0.2,
+    replay__priority_exponent=0.6,
+    target__value="td",
+    target__td_steps=10,
+    reanalyse__positions=16,
+    loss__entropy=0.01,
+    optimizer__learning_rate=5e-4,
+    cycle__batch_size=32,
+    cycle__updates_per_act=8,
+)
+
 # Budgets and time scales of known tasks.
 TASKS: dict[str, Changes] = {
     # Episodes of nine steps: a short horizon keeps random play out of the targets.
@@ -168,7 +195,9 @@ def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> 
       env_steps: a budget instead of the task's own; what is a share of the budget follows (`debug`
         has its own).
     """
-    config = replace(CLASSIC, env__id=task, **TASKS.get(task, {}))
+    pixels = PIXELS if task.startswith("drawn/") else {}
+    own = TASKS.get(task.removeprefix("drawn/"), {})
+    config = replace(CLASSIC, env__id=task, **(own | pixels))
     config = replace(config, env_steps=env_steps or config.env_steps)
     # The horizons of the mixed target are shares of the budget, as in the released Atari settings.
     config = replace(

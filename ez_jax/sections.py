@@ -79,8 +79,11 @@ class NetworkConfig:
     """Hidden width of the SimSiam predictor."""
     norm: Literal["batch", "layer"] = "batch"
     """Normalisation in dense layers, those of all heads too: BatchNorm (paper), or LayerNorm
-    (EfficientZero-V2 on vectors), which does not care whose states a batch holds. Convolutions and
-    the projections have BatchNorm always."""
+    (EfficientZero-V2 on vectors), which does not care whose states a batch holds. The projections
+    have BatchNorm always."""
+    trunk_norm: Literal["batch", "layer"] = "batch"
+    """Normalisation of convolutions, over each image by itself with `layer`. The projections have
+    BatchNorm always."""
     joint_norm: bool = False
     """BatchNorm of the heads takes all states of an update as one batch, predicted ones and (with a
     consistency loss) encoded ones, so that a search's running averages are of the mixture that
@@ -174,14 +177,15 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class ReanalyseConfig:
-    mode: Literal["sampled", "oldest", "off"] = "sampled"
+    mode: Literal["sampled", "oldest", "teacher", "off"] = "sampled"
     """Search again: the sampled batch with the target network (paper), the least recently refreshed
-    positions with the current parameters, or nothing."""
+    positions with the current parameters, or nothing. `teacher`: the target network encodes the
+    windows of the batch once, for the search, the bootstrap values and the consistency loss."""
     positions: int = bounded(256, 1)
     """Positions per update (`oldest`)."""
     ratio: float = bounded(0.99, 0.0, 1.0)
-    """Share of the batch whose policies are searched anew (`sampled`); values are refreshed for all
-    of it.
+    """Share of the batch whose policies are searched anew (`sampled`, `teacher`); values are
+    refreshed for all of it.
     """
 
 
@@ -197,6 +201,9 @@ class LossConfig:
     """Weight of the SimSiam consistency loss; 0 leaves its computation out."""
     entropy: float = bounded(0.0, 0.0)
     """Weight of the policy's negative entropy (EfficientZero-V2: 0.005)."""
+    entropy_target: tuple[float, float] = (0.0, 0.0)
+    """Least mean entropy of the policy, as shares of log |A| at the first and the last update: the
+    entropy loss acts below it alone, in full a tenth of log |A| below. (0, 0): it acts always."""
     half_gradient: bool = True
     """Halve the gradient that enters each unrolled state."""
     shift: int = bounded(4, 0)
@@ -214,7 +221,9 @@ class OptimizerConfig:
     momentum: float = bounded(0.9, 0.0, 1.0)
     """Momentum (sgd)."""
     weight_decay: float = bounded(1e-4, 0.0)
-    """L2 (sgd) or decoupled decay (adamw), on all parameters."""
+    """L2 (sgd) or decoupled decay (adamw)."""
+    decayed: Literal["all", "matrices"] = "all"
+    """What decays: all parameters (paper), or not the biases and scales (BBF)."""
     clip_norm: float = bounded(5.0, 1e-6)
     """Global gradient norm."""
     warmup_updates: int = bounded(1000, 0)
@@ -245,6 +254,9 @@ class CycleConfig:
     """
     target_interval: int = bounded(200, 1)
     """Updates between two copies into the target network."""
+    target_step_size: float = bounded(0.0, 0.0, 1.0)
+    """Instead of copies: the target network moves by this share towards the network after each
+    update (BYOL, SPR); 0: copies."""
 
 
 @dataclass(frozen=True)

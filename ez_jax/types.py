@@ -89,6 +89,7 @@ class Drawn(NamedTuple):
 class Batch(flax.struct.PyTreeNode):
     """B windows of replay that start at sampled positions."""
 
+    # With a teacher up to slot L - 1.
     frames: Array  # [B, S + K, ...], from S - 1 slots before the position to K after it
     action: Array  # [B, L] i32
     reward: Array  # [B, L] f32
@@ -100,6 +101,14 @@ class Batch(flax.struct.PyTreeNode):
     age: Array  # [B] i32, environment steps since the position was written
     staleness: Array  # [B] i32, updates since the position was refreshed
     weight: Array  # [B] f32, importance weight
+    taught: Any = None  # `Taught`, of steps 1..K, None without a teacher
+
+
+class Taught(flax.struct.PyTreeNode):
+    """What a teacher makes of the frames of slots 1..K."""
+
+    state: Array  # [B, K, ...] latent state
+    projection: Array  # [B, K, P]
 
 
 class Targets(flax.struct.PyTreeNode):
@@ -112,6 +121,7 @@ class Targets(flax.struct.PyTreeNode):
     value_mask: Array  # [B, K + 1] f32, 1 where they are
     policy_mask: Array  # [B, K + 1] f32, 1 where a step was taken in the episode of the position
     state_mask: Array  # [B, K + 1] f32, 1 where slot k belongs to the episode of the position
+    entropy: Any = None  # [] f32, least mean entropy of the policy, None without one
 
 
 class Unroll(flax.struct.PyTreeNode):

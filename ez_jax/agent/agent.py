@@ -137,7 +137,7 @@ class Agent:
     def reanalyse(self, state: State, drawn: Drawn) -> State:
         """Searches again at replay positions, and writes policies and values back."""
         mode, learner = self.config.reanalyse.mode, state.learner
-        if mode == "off":
+        if mode in ("off", "teacher"):  # a teacher searches in `learn`, and writes nothing back
             return state
         key, search_key = jax.random.split(state.key)
         size = self.config.reanalyse.positions // self.lanes.num_devices
@@ -165,13 +165,21 @@ class Agent:
         key, loss_key = jax.random.split(state.key)
         learner, config = state.learner, self.config
 
-        # The batch, with its importance weights.
+        # The batch, as a teacher sees it, with its importance weights.
         def gather(env_steps: Array, updates: Array, replay: Replay, drawn: Drawn) -> Batch:
             return replay_lib.gather(replay, drawn, env_steps, updates, config)
 
         shared = state.actor.env_steps, learner.updates
         lanes: tuple = state.replay, drawn
         batch = self.lanes(gather, Batch, key=None, shared=shared, lanes=lanes)
+        if config.reanalyse.mode == "teacher":
+            teach_key, loss_key = jax.random.split(loss_key)
+
+            def teach(key: PRNGKey, variables: Any, batch: Batch) -> Batch:
+                return reanalysis.teach(self.network, config, variables, key, batch)
+
+            shared = (learner.target_variables,)
+            batch = self.lanes(teach, Batch, key=teach_key, shared=shared, lanes=(batch,))
         progress = jnp.minimum(learner.updates / max(config.total_updates, 1), 1.0)
         first = config.replay.importance_exponent
         beta = first + (1 - first) * progress

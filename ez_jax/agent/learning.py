@@ -113,9 +113,14 @@ def gradient_step(
         "batch_stats": output.batch_stats,
     }
     updates = learner.updates + 1
-    target_variables = optax.periodic_update(
-        variables, learner.target_variables, updates, config.cycle.target_interval
-    )
+    if config.cycle.target_step_size:
+        target_variables = optax.incremental_update(
+            variables, learner.target_variables, config.cycle.target_step_size
+        )
+    else:
+        target_variables = optax.periodic_update(
+            variables, learner.target_variables, updates, config.cycle.target_interval
+        )
     output.metrics.update(
         {
             "gradient_norm": optax.tree.norm(gradient),

@@ -63,9 +63,20 @@ def consistency_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
 
 
 def entropy_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
-    """Negative entropy of the policy (EfficientZero-V2, appendix)."""
+    """Negative entropy of the policy (EfficientZero-V2, appendix).
+
+    With a target (`loss.entropy_target`) it pushes in proportion to what the batch's mean entropy
+    lacks, and not at all above: control of the entropy as in Soft Actor-Critic (Haarnoja et al.
+    2018, arXiv 1812.05905, section 5), without a state of its own.
+    """
     log_policy = jax.nn.log_softmax(unroll.policy_logits)
-    return jnp.sum(jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1) * targets.policy_mask, axis=1)
+    negative = jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1) * targets.policy_mask
+    loss = jnp.sum(negative, axis=1)
+    if targets.entropy is None:
+        return loss
+    mean = -jnp.sum(negative) / jnp.maximum(jnp.sum(targets.policy_mask), 1)
+    full = 0.1 * jnp.log(unroll.policy_logits.shape[-1])
+    return jax.lax.stop_gradient(jnp.clip((targets.entropy - mean) / full, 0, 1)) * loss
 
 
 LOSSES: Mapping[str, LossFn] = {

@@ -1,5 +1,6 @@
 """Learning rate and optimiser."""
 
+import jax
 import optax
 
 from ez_jax.config import Config
@@ -30,11 +31,13 @@ def learning_rate(config: Config) -> optax.Schedule:
 def make_optimizer(config: Config) -> optax.GradientTransformation:
     """Clipping comes before weight decay, as in PyTorch's SGD after `clip_grad_norm_`."""
     o = config.optimizer
+    # Biases and scales, of rank 1, may be left out.
+    mask = None if o.decayed == "all" else lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
     if o.name == "sgd":
         rest = [
-            optax.add_decayed_weights(o.weight_decay),
+            optax.add_decayed_weights(o.weight_decay, mask),
             optax.sgd(learning_rate(config), momentum=o.momentum),
         ]
     else:
-        rest = [optax.adamw(learning_rate(config), weight_decay=o.weight_decay)]
+        rest = [optax.adamw(learning_rate(config), weight_decay=o.weight_decay, mask=mask)]
     return optax.chain(optax.clip_by_global_norm(o.clip_norm), *rest)

@@ -3,7 +3,8 @@
 MuZero Reanalyse (Schrittwieser et al. 2020, appendix H), EfficientZero section 2. Two choices of
 positions serve one function: the batch just drawn, searched with the target network (`sampled`, the
 paper), or the least recently refreshed positions, searched with the current parameters (`oldest`,
-whose age is all its staleness).
+whose age is all its staleness). A teacher (`teach`) writes nothing back: its search, its values and
+its targets of the consistency loss are of the batch just drawn, and come from one encoding.
 """
 
 from typing import Any
@@ -12,12 +13,12 @@ import jax.numpy as jnp
 
 from ez_jax import lowering
 from ez_jax.agent import replay as replay_lib
-from ez_jax.agent.search import search
+from ez_jax.agent.search import make_recurrent_fn, root_of_state, search, search_from_root
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.config import Config
 from ez_jax.networks import Network, Prediction, encode, infer
 from ez_jax.observations import frames_to_channels
-from ez_jax.types import Array, Positions, Replay, SearchOutput
+from ez_jax.types import Array, Batch, Positions, Replay, SearchOutput, Taught
 
 ROOTS_AT_ONCE = 256
 """On a CPU: at the paper's sizes the tree of `sampled` reanalysis would take a gigabyte."""
@@ -64,6 +65,55 @@ def evaluate_positions(
     prediction: Prediction = infer(network, variables, "predict", state)
     network_value = logits_to_scalar(prediction.value_logits)
     return replay_lib.refresh(replay, positions, updates, network_value=network_value)
+
+
+def teach(network: Network, config: Config, variables: Any, key: Array, batch: Batch) -> Batch:
+    """A batch whose policies, values and encoded states are a teacher's, from one encoding.
+
+    An encoding costs as much as many steps of the model. A slowly moving average of the network is
+    the target network of the search (EfficientZero) and the teacher of the consistency loss (BYOL,
+    Grill et al. 2020, arXiv 2006.07733; SPR, Schwarzer et al. 2021, arXiv 2007.05929).
+
+    Args:
+      network: the model.
+      config: of the run.
+      variables: of the teacher.
+      key: typed PRNG key, consumed.
+      batch: windows with the frames of all their slots.
+    """
+    k, (size, length) = config.target.unroll_steps, batch.action.shape
+    searched = max(1, int(size * config.reanalyse.ratio))
+
+    # ENCODE all slots once.
+    stack = jnp.arange(length)[:, None] + jnp.arange(config.env.stack)
+    frames = batch.frames[:, stack]  # [B, L, S, ...]
+    observation = frames_to_channels(frames.reshape(-1, *frames.shape[2:]))
+    state = encode(network, variables, observation)
+    states = state.reshape(size, length, *state.shape[1:])
+
+    # EVALUATE them, the ones from which values bootstrap among them.
+    prediction: Prediction = infer(network, variables, "predict", state)
+    value = logits_to_scalar(prediction.value_logits).reshape(size, length)
+
+    # SEARCH from the positions of the unroll.
+    roots = states[:searched, : k + 1].reshape(-1, *state.shape[1:])
+    root = root_of_state(network, variables, roots, config.search.embedding_dtype)
+    recurrent_fn = make_recurrent_fn(network, config)
+    found = search_from_root(root, recurrent_fn, config.search, variables, key, explore=True)
+    part = slice(0, searched), slice(0, k + 1)
+    policy = found.policy.reshape(searched, k + 1, -1)
+    search_value = found.search_value.reshape(searched, k + 1)
+
+    # PROJECT what the consistency loss predicts.
+    following = states[:, 1 : k + 1]
+    projection = infer(network, variables, "project", following)
+    return batch.replace(
+        policy=batch.policy.at[part].set(policy),
+        search_value=batch.search_value.at[part].set(search_value),
+        network_value=value,
+        staleness=jnp.zeros_like(batch.staleness),
+        taught=Taught(state=following, projection=projection),
+    )
 
 
 def reanalyse_oldest(

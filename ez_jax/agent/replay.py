@@ -111,11 +111,12 @@ def gather(replay: Replay, drawn: Drawn, env_steps: Array, updates: Array, confi
     """Cuts the drawn windows out of replay; `weight` still holds the bare probability."""
     positions = drawn.positions
     slots = replay.action.shape[1]
-    k, n = config.target.unroll_steps, config.target.td_steps
+    k, n, stack = config.target.unroll_steps, config.target.td_steps, config.env.stack
     at = positions.lane[:, None], (positions.time[:, None] + jnp.arange(k + n + 1)) % slots
+    shown = k + n + 1 if config.reanalyse.mode == "teacher" else k + 1  # frames
     here = at[0][:, 0], at[1][:, 0]
     return Batch(
-        frames=stacks(replay, positions, k + 1, config.env.stack),
+        frames=stacks(replay, positions, shown, stack),
         action=replay.action[at],
         reward=replay.reward[at],
         discount=replay.discount[at],

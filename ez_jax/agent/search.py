@@ -40,8 +40,15 @@ def make_root(
 ) -> mctx.RootFnOutput:
     """Initial inference: encodes `observation [B, ..., S * C]`."""
     state = encode(network, variables, observation)
+    return root_of_state(network, variables, state, embedding_dtype)
+
+
+def root_of_state(
+    network: Network, variables: Any, state: Array, embedding_dtype: Any
+) -> mctx.RootFnOutput:
+    """The root of a search from latent states `[B, ...]`."""
     prediction: Prediction = infer(network, variables, "predict", state)
-    batch = observation.shape[0]
+    batch = state.shape[0]
     node = Node(
         state.astype(embedding_dtype),
         network.initial_memory(batch),

@@ -129,6 +129,15 @@ def value_target(batch: Batch, config: Config, updates: Array) -> Array:
     return mixed_value_target(td_value_target(batch, config), searched, batch.age, updates, config)
 
 
+def entropy_target(config: Config, num_actions: int, updates: Array) -> Array | None:
+    """Least mean entropy of the policy, falling linearly over the updates; None without one."""
+    first, last = config.loss.entropy_target
+    if not first and not last:
+        return None
+    progress = jnp.minimum(updates / max(config.total_updates, 1), 1.0)
+    return (first + (last - first) * progress) * jnp.log(num_actions)
+
+
 def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
     """Targets and masks of a batch of windows, at the given number of updates."""
     k = config.target.unroll_steps
@@ -152,4 +161,5 @@ def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
         value_mask=known.astype(jnp.float32),
         policy_mask=(same_episode & ~batch.last[:, : k + 1]).astype(jnp.float32),
         state_mask=same_episode.astype(jnp.float32),
+        entropy=entropy_target(config, batch.policy.shape[-1], updates),
     )

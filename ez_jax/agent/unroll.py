@@ -136,7 +136,9 @@ def unroll_model(
     input_key, target_key = jax.random.split(key)
     states = [call("encode", frames_to_channels(view(input_key, batch.frames[:, :stack])))]
     encoded = []
-    if consistency:
+    if consistency and batch.taught is not None:
+        encoded = list(jnp.moveaxis(batch.taught.state, 1, 0))
+    elif consistency:
         # One crop and one intensity for all target frames of a sample, drawn apart from the
         # input's.
         frames = view(target_key, batch.frames[:, 1:])
@@ -182,12 +184,16 @@ def unroll_model(
     projection: Any = None
     target_projection: Any = None
     if consistency:
-        total = 2 * k_steps
-        projection = call("project", predicted, turns=range(0, total, 2), total=total)
+        pace = 2 if batch.taught is None else 1
+        total = pace * k_steps
+        projection = call("project", predicted, turns=range(0, total, pace), total=total)
         projection = call("predict_projection", projection, turns=range(k_steps), total=k_steps)
-        target_projection = call(
-            "project", jnp.stack(encoded, axis=1), turns=range(1, total, 2), total=total
-        )
+        if batch.taught is not None:
+            target_projection = batch.taught.projection
+        else:
+            target_projection = call(
+                "project", jnp.stack(encoded, axis=1), turns=range(1, total, 2), total=total
+            )
         target_projection = jax.lax.stop_gradient(target_projection)
     return Unroll(
         value_logits=value_logits,

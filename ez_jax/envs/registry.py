@@ -11,12 +11,19 @@ from ez_jax.config import EnvConfig
 from ez_jax.envs import envpool as envpool_lib
 from ez_jax.envs import functional
 from ez_jax.envs.catch import Catch
+from ez_jax.envs.drawn import Drawn
 from ez_jax.envs.envpool import EnvPool, check_supported
 from ez_jax.envs.functional import Environment, JaxEnvs
 from ez_jax.types import Array, EnvSpec, TimeStep
 
-FUNCTIONAL: dict[str, Callable[[], Environment]] = {"jax/Catch": Catch}
+FUNCTIONAL: dict[str, Callable[[], Environment]] = {
+    "jax/Catch": Catch,
+    "jax/Catch-12x12": lambda: Catch(12, 12),
+    "jax/Catch-20x20": lambda: Catch(20, 20),
+}
 """Environments written in JAX by id; `register` adds to it."""
+DRAWN = "drawn/"
+"""In front of the id of a pure environment with boards: the same as images."""
 LIBRARIES = ("gymnax", "pgx")
 
 
@@ -104,6 +111,9 @@ def check_task(task: str) -> None:
 
 def _functional(task: str) -> Environment | None:
     """The pure environment of this id, None where it must be EnvPool's."""
+    if task.startswith(DRAWN):
+        inner = _functional(task.removeprefix(DRAWN))
+        return Drawn(inner) if inner is not None else None
     if task in FUNCTIONAL:
         return FUNCTIONAL[task]()
     library, _, name = task.partition("/")

@@ -9,9 +9,11 @@ from ez_jax.networks.layers import conv, merge, normalise, part
 Array = jax.Array
 
 
-def batch_norm(x: Array, leading: tuple[int, ...], train: bool) -> Array:
-    """BatchNorm of merged feature maps `[B * steps, h, w, C]`; for a compact method."""
-    return normalise("batch", x, leading, train, x.dtype)
+def norm_maps(norm: str, x: Array, leading: tuple[int, ...], train: bool) -> Array:
+    """Normalises merged feature maps `[B * steps, h, w, C]`; for a compact method."""
+    if norm == "layer":
+        return nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=-1, dtype=x.dtype)(x)
+    return normalise(norm, x, leading, train, x.dtype)
 
 
 class ResBlock(nn.Module):
@@ -23,13 +25,14 @@ class ResBlock(nn.Module):
     channels: int
     stride: int = 1
     dtype: jnp.dtype = jnp.float32
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         leading, x = merge(x, 3)
         y = conv(self.channels, stride=self.stride, dtype=self.dtype)(x)
-        y = nn.relu(batch_norm(y, leading, train))
-        y = batch_norm(conv(self.channels, dtype=self.dtype)(y), leading, train)
+        y = nn.relu(norm_maps(self.norm, y, leading, train))
+        y = norm_maps(self.norm, conv(self.channels, dtype=self.dtype)(y), leading, train)
         if self.stride > 1:
             x = conv(self.channels, stride=self.stride, dtype=self.dtype, name="skip")(x)
         return part(nn.relu(x + y), leading)
@@ -72,21 +75,22 @@ class Representation(nn.Module):
     blocks: int
     patch: int = 1
     dtype: jnp.dtype = jnp.float32
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, observation: Array, train: bool) -> Array:
         x = space_to_depth(observation, self.patch).astype(self.dtype) / 255
         x = conv(self.channels // 2, stride=2, dtype=self.dtype)(x)
-        x = nn.relu(batch_norm(x, x.shape[:1], train))
-        x = ResBlock(self.channels // 2, dtype=self.dtype)(x, train)
-        x = ResBlock(self.channels, stride=2, dtype=self.dtype)(x, train)
-        x = ResBlock(self.channels, dtype=self.dtype)(x, train)
+        x = nn.relu(norm_maps(self.norm, x, x.shape[:1], train))
+        x = ResBlock(self.channels // 2, dtype=self.dtype, norm=self.norm)(x, train)
+        x = ResBlock(self.channels, stride=2, dtype=self.dtype, norm=self.norm)(x, train)
+        x = ResBlock(self.channels, dtype=self.dtype, norm=self.norm)(x, train)
         for i in range(self.pools):
             x = average_pool(x)
             if i < self.pools - 1:
-                x = ResBlock(self.channels, dtype=self.dtype)(x, train)
+                x = ResBlock(self.channels, dtype=self.dtype, norm=self.norm)(x, train)
         for _ in range(self.blocks):
-            x = ResBlock(self.channels, dtype=self.dtype)(x, train)
+            x = ResBlock(self.channels, dtype=self.dtype, norm=self.norm)(x, train)
         return x
 
 
@@ -102,6 +106,7 @@ class Dynamics(nn.Module):
     embedding: int = 0
     one_hot: bool = False
     dtype: jnp.dtype = jnp.float32
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, state: Array, action: Array, train: bool) -> Array:
@@ -125,10 +130,10 @@ class Dynamics(nn.Module):
             norm = nn.LayerNorm(reduction_axes=axes, feature_axes=axes, dtype=self.dtype)
             planes = nn.relu(norm(planes))
         x = jnp.concatenate([state, planes], axis=-1)
-        x = batch_norm(conv(state.shape[-1], dtype=self.dtype)(x), x.shape[:1], train)
+        x = norm_maps(self.norm, conv(state.shape[-1], dtype=self.dtype)(x), x.shape[:1], train)
         x = nn.relu(x + state)
         for _ in range(self.blocks):
-            x = ResBlock(state.shape[-1], dtype=self.dtype)(x, train)
+            x = ResBlock(state.shape[-1], dtype=self.dtype, norm=self.norm)(x, train)
         return x
 
 
@@ -137,11 +142,12 @@ class Trunk(nn.Module):
 
     blocks: int
     dtype: jnp.dtype = jnp.float32
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, state: Array, train: bool) -> Array:
         for _ in range(self.blocks):
-            state = ResBlock(state.shape[-1], dtype=self.dtype)(state, train)
+            state = ResBlock(state.shape[-1], dtype=self.dtype, norm=self.norm)(state, train)
         return state
 
 
@@ -150,10 +156,11 @@ class Features(nn.Module):
 
     channels: int
     dtype: jnp.dtype = jnp.float32
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, state: Array, train: bool) -> Array:
         leading, x = merge(state, 3)
         x = conv(self.channels, kernel=1, fan_in=state.shape[-1], dtype=self.dtype)(x)
-        x = nn.relu(batch_norm(x, leading, train))
+        x = nn.relu(norm_maps(self.norm, x, leading, train))
         return part(x.reshape(x.shape[0], -1).astype(jnp.float32), leading)

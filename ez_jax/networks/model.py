@@ -81,13 +81,18 @@ class Network(nn.Module):
         features: Callable[[], nn.Module]
         if self.state_rank == 3:
             self.representation: nn.Module = image.Representation(
-                c.channels, c.pools, c.blocks, c.patch, dtype
+                c.channels, c.pools, c.blocks, c.patch, dtype, c.trunk_norm
             )
             self.dynamics: nn.Module = image.Dynamics(
-                num_actions, c.blocks, c.action_embedding, c.action_planes == "one_hot", dtype
+                num_actions,
+                c.blocks,
+                c.action_embedding,
+                c.action_planes == "one_hot",
+                dtype,
+                c.trunk_norm,
             )
-            self.trunk: nn.Module = image.Trunk(c.blocks, dtype)
-            features = functools.partial(image.Features, c.head_channels, dtype)
+            self.trunk: nn.Module = image.Trunk(c.blocks, dtype, c.trunk_norm)
+            features = functools.partial(image.Features, c.head_channels, dtype, c.trunk_norm)
         else:
             self.representation = vector.Representation(c.channels, c.blocks, c.norm, dtype)
             self.dynamics = vector.Dynamics(
