@@ -41,7 +41,7 @@ __all__ = [
 class Config:
     env_steps: int = bounded(100_000, 1)
     """Agent steps to take, warm-up included: a hard cap."""
-    seed: int = bounded(0, 0)
+    seed: int = bounded(0, 0, 2**31 - 1)
     """Seed of everything: same seed, same machine, same numbers."""
     env: EnvConfig = EnvConfig()
     network: NetworkConfig = NetworkConfig()

@@ -22,6 +22,7 @@ class EnvSpec(NamedTuple):
     frame_shape: tuple[int, ...]  # one frame
     frame_dtype: Any
     stack: int  # frames in one observation
+    masked: bool = False  # not every action is always legal
 
 
 class TimeStep(NamedTuple):
@@ -37,6 +38,7 @@ class TimeStep(NamedTuple):
     first: Array  # [N] bool, a (training) episode starts with this frame
     score: Array  # [N] f32, raw reward of the game
     game_over: Array  # [N] bool, the whole game ended with this frame, lives and time included
+    legal: Any = None  # [N, A] bool, actions that are legal now, None where all always are
 
 
 class SearchOutput(NamedTuple):
@@ -69,6 +71,7 @@ class Replay(flax.struct.PyTreeNode):
     network_value: Array  # [N, T] f32
     refreshed: Array  # [N, T] i32, update at which policy and values were last computed
     priority: Array  # [N, T] f32, 0 where nothing may be drawn
+    legal: Any  # [N, T, A] bool, None where all actions are always legal
     cursor: Array  # [] i32, slots ever written in each lane
 
 
@@ -101,6 +104,7 @@ class Batch(flax.struct.PyTreeNode):
     age: Array  # [B] i32, environment steps since the position was written
     staleness: Array  # [B] i32, updates since the position was refreshed
     weight: Array  # [B] f32, importance weight
+    legal: Any = None  # [B, L, A] bool, None where all actions are always legal
     taught: Any = None  # `Taught`, of steps 1..K, None without a teacher
 
 
@@ -150,6 +154,7 @@ class Actor(flax.struct.PyTreeNode):
     env: Any  # [N, ...] state of environments that are pure functions, None for those on the host
     # In a checkpoint of host environments None.
     stack: Array  # [N, ..., S * C] the current observation
+    legal: Any  # [N, A] bool, of the current frame, None where all actions are always legal
     last: Array  # [N] bool, of the current frame
     discount: Array  # [N] f32, of the step that led to the current frame
     offset: Array  # [N] i32, steps since the first frame of the episode

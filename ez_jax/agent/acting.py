@@ -35,6 +35,7 @@ def init(config: Config, spec: EnvSpec, env: Any) -> Actor:
     return Actor(
         env=env,
         stack=jnp.zeros((n, *observation_shape(spec)), spec.frame_dtype),
+        legal=jnp.ones((n, spec.num_actions), bool) if spec.masked else None,
         last=jnp.zeros(n, bool),
         discount=jnp.ones(n),
         offset=jnp.zeros(n, jnp.int32),
@@ -49,7 +50,8 @@ def init(config: Config, spec: EnvSpec, env: Any) -> Actor:
 
 def start(actor: Actor, timestep: TimeStep) -> Actor:
     """Adds the first frames, after the environments' reset."""
-    return actor.replace(stack=push_frame(actor.stack, timestep.frame, timestep.first))
+    stack = push_frame(actor.stack, timestep.frame, timestep.first)
+    return actor.replace(stack=stack, legal=timestep.legal)
 
 
 def temperature(updates: Array, config: Config) -> Array:
@@ -60,26 +62,42 @@ def temperature(updates: Array, config: Config) -> Array:
 
 
 def select(
-    network: Network, config: Config, variables: Any, key: Array, stack: Array, updates: Array
+    network: Network,
+    config: Config,
+    variables: Any,
+    key: Array,
+    stack: Array,
+    updates: Array,
+    legal: Array | None = None,
 ) -> SearchOutput:
     """Searches from the current observations `[N, ..., S * C]` with exploration."""
     heat = temperature(updates, config)
-    return search(network, config, variables, key, stack, explore=True, temperature=heat)
+    return search(
+        network, config, variables, key, stack, explore=True, temperature=heat, legal=legal
+    )
 
 
 def select_randomly(key: Array, actor: Actor, num_actions: int, repeat: float) -> SearchOutput:
     """Draws uniform actions for the warm-up, with the uniform policy as target.
 
-    With probability `repeat` an environment repeats its action of the step before.
+    With probability `repeat` an environment repeats its action of the step before, if it is legal.
     """
-    num_envs = actor.last.shape[0]
-    action = jax.random.randint(key, (num_envs,), 0, num_actions)
+    num_envs, legal = actor.last.shape[0], actor.legal
+    if legal is None:
+        action = jax.random.randint(key, (num_envs,), 0, num_actions)
+    else:
+        action = jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf))
     if repeat > 0:
         again = jax.random.bernoulli(jax.random.fold_in(key, 1), repeat, (num_envs,))
         again &= actor.acts > 0
-        action = jnp.where(again, actor.action_log[actor.acts - 1].astype(action.dtype), action)
+        before = actor.action_log[actor.acts - 1].astype(action.dtype)
+        if legal is not None:
+            again &= jnp.take_along_axis(legal, before[:, None], axis=1)[:, 0]
+        action = jnp.where(again, before, action)
     zeros = jnp.zeros(num_envs)
     policy = jnp.full((num_envs, num_actions), 1 / num_actions, jnp.float32)
+    if legal is not None:
+        policy = legal / jnp.sum(legal, axis=1, keepdims=True, dtype=jnp.float32)
     return SearchOutput(action, policy, zeros, zeros)
 
 
@@ -116,6 +134,7 @@ def record(
         search_value=selected.search_value,
         network_value=selected.network_value,
         refreshed=jnp.full_like(actor.offset, updates),
+        legal=actor.legal,
     )
 
     if config.replay.initial_priority == "model_error":
@@ -132,6 +151,7 @@ def record(
     log = actor.action_log.at[row].set(selected.action.astype(jnp.int16), mode="drop")
     after = before.replace(
         stack=push_frame(actor.stack, timestep.frame, timestep.first),
+        legal=timestep.legal,
         last=timestep.last,
         discount=timestep.discount,
         offset=jnp.where(timestep.first, 0, actor.offset + 1),

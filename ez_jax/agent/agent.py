@@ -89,13 +89,14 @@ class Agent:
         """Searches from the current observations, with exploration."""
         key, search_key = jax.random.split(state.key)
 
-        def local(key: PRNGKey, variables: Any, updates: Array, stack: Array) -> SearchOutput:
-            return acting.select(self.network, self.config, variables, key, stack, updates)
+        def local(
+            key: PRNGKey, variables: Any, updates: Array, stack: Array, legal: Array | None
+        ) -> SearchOutput:
+            return acting.select(self.network, self.config, variables, key, stack, updates, legal)
 
         shared = state.learner.variables, state.learner.updates
-        selected = self.lanes(
-            local, SearchOutput, key=search_key, shared=shared, lanes=(state.actor.stack,)
-        )
+        lanes = state.actor.stack, state.actor.legal
+        selected = self.lanes(local, SearchOutput, key=search_key, shared=shared, lanes=lanes)
         return state.replace(key=key), selected
 
     def select_randomly(self, state: State) -> tuple[State, SearchOutput]:

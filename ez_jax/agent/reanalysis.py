@@ -37,8 +37,8 @@ def search_positions(
 
     def searched(key: Array, positions: Positions) -> SearchOutput:
         frames = replay_lib.stacks(replay, positions, 1, config.env.stack)
-        observation = frames_to_channels(frames)
-        return search(network, config, variables, key, observation, explore=True)
+        observation, legal = frames_to_channels(frames), replay_lib.legal(replay, positions)
+        return search(network, config, variables, key, observation, explore=True, legal=legal)
 
     found = lowering.map_in_pieces(searched, key, positions, ROOTS_AT_ONCE)
     return replay_lib.refresh(
@@ -99,8 +99,13 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
     roots = states[:searched, : k + 1].reshape(-1, *state.shape[1:])
     root = root_of_state(network, variables, roots, config.search.embedding_dtype)
     recurrent_fn = make_recurrent_fn(network, config)
-    found = search_from_root(root, recurrent_fn, config.search, variables, key, explore=True)
     part = slice(0, searched), slice(0, k + 1)
+    legal = None
+    if batch.legal is not None:
+        legal = batch.legal[part].reshape(-1, batch.legal.shape[-1])
+    found = search_from_root(
+        root, recurrent_fn, config.search, variables, key, explore=True, legal=legal
+    )
     policy = found.policy.reshape(searched, k + 1, -1)
     search_value = found.search_value.reshape(searched, k + 1)
 

@@ -31,6 +31,7 @@ def empty(config: Config, spec: EnvSpec, num_lanes: int) -> Replay:
         network_value=zeros,
         refreshed=ints,
         priority=zeros,
+        legal=jnp.ones((*shape, spec.num_actions), bool) if spec.masked else None,
         cursor=jnp.zeros((), jnp.int32),
     )
 
@@ -56,7 +57,7 @@ def write(replay: Replay, enabled: Array, **slot: Array) -> Replay:
         return jax.lax.dynamic_update_index_in_dim(lanes, jnp.where(enabled, x, kept), at, axis=1)
 
     return replay.replace(
-        **{name: set_slot(getattr(replay, name), x) for name, x in slot.items()},
+        **{name: set_slot(getattr(replay, name), x) for name, x in slot.items() if x is not None},
         cursor=replay.cursor + enabled,
     )
 
@@ -107,6 +108,13 @@ def stacks(replay: Replay, positions: Positions, size: int, stack: int) -> Array
     return replay.frame[positions.lane[:, None], time % slots]
 
 
+def legal(replay: Replay, positions: Positions) -> Array | None:
+    """Legal actions at positions, `[B, A]` bool; None where all always are."""
+    if replay.legal is None:
+        return None
+    return replay.legal[positions.lane, positions.time % replay.legal.shape[1]]
+
+
 def gather(replay: Replay, drawn: Drawn, env_steps: Array, updates: Array, config: Config) -> Batch:
     """Cuts the drawn windows out of replay; `weight` still holds the bare probability."""
     positions = drawn.positions
@@ -124,6 +132,7 @@ def gather(replay: Replay, drawn: Drawn, env_steps: Array, updates: Array, confi
         policy=replay.policy[at],
         search_value=replay.search_value[at],
         network_value=replay.network_value[at],
+        legal=None if replay.legal is None else replay.legal[at],
         age=env_steps - replay.born[here],
         staleness=updates - replay.refreshed[here],
         weight=drawn.probability,

@@ -137,6 +137,7 @@ def search(
     explore: bool,
     temperature: Array | float = 1.0,
     num_simulations: int | None = None,
+    legal: Array | None = None,
 ) -> SearchOutput:
     """Plans from each observation.
 
@@ -150,6 +151,8 @@ def search(
       temperature: actions are drawn from visits^(1/T), 0 takes the most visited (muzero); may be
         traced.
       num_simulations: instead of `config.search.num_simulations`.
+      legal: `[B, A]` bool, actions that the root may choose from, None for all. Deeper in the tree
+        any action is, as in MuZero: the model learns what comes of those that were taken.
     """
     root = make_root(network, variables, observation, config.search.embedding_dtype)
     return search_from_root(
@@ -161,6 +164,7 @@ def search(
         explore=explore,
         temperature=temperature,
         num_simulations=num_simulations,
+        legal=legal,
     )
 
 
@@ -174,12 +178,18 @@ def search_from_root(
     explore: bool,
     temperature: Array | float = 1.0,
     num_simulations: int | None = None,
+    legal: Array | None = None,
 ) -> SearchOutput:
     """Searches from any `mctx` root with any recurrent function; arguments as those of `search`."""
     policy = _gumbel_policy if config.algorithm == "gumbel" else _puct_policy
     allowed = budget(config, root.prior_logits.shape[-1])
     output = policy(config, allowed, explore, temperature)(
-        variables, key, root, recurrent_fn, num_simulations or allowed.simulations
+        variables,
+        key,
+        root,
+        recurrent_fn,
+        num_simulations or allowed.simulations,
+        invalid_actions=None if legal is None else ~legal,
     )
     return SearchOutput(
         action=output.action.astype(jnp.int32),

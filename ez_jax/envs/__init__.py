@@ -1,10 +1,11 @@
 """Environments: N of them in lock-step behind `reset` and `step`, which return a `TimeStep`.
 
-`make` finds a task by its id: an EnvPool id, `jax/Catch`, `gymnax/<id>` or `pgx/<id>`.
+`make` finds a task by its id: an EnvPool id, `gymnasium/<id>`, `jax/Catch`, `gymnax/<id>` or
+`pgx/<id>`; `drawn/<id>` draws the boards of a pure one.
 """
 
 from ez_jax.envs.envpool import EnvPool, is_atari
-from ez_jax.envs.functional import Environment, JaxEnvs, Reset, Step
+from ez_jax.envs.functional import Environment, JaxEnvs, ProtocolError, Reset, Step
 from ez_jax.envs.registry import (
     Environments,
     PureEnvironments,
@@ -20,6 +21,7 @@ __all__ = [
     "Environment",
     "Environments",
     "JaxEnvs",
+    "ProtocolError",
     "PureEnvironments",
     "Reset",
     "Step",

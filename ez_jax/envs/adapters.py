@@ -5,7 +5,9 @@ gymnax, and pgx games for one player.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ez_jax.envs.functional import Reset, Step
 from ez_jax.types import Array, PRNGKey
@@ -26,6 +28,10 @@ class Gymnax:
                 f"{environment.name} has continuous actions; only discrete actions are supported"
             )
         self.num_actions = int(environment.num_actions)
+        space = environment.observation_space(params)
+        if hasattr(space, "low"):
+            self.bounds = float(np.min(space.low)), float(np.max(space.high))
+        self.time_limit = getattr(params, "max_steps_in_episode", None)
 
     def reset(self, key: PRNGKey) -> Reset:
         observation, state = self._environment.reset_env(key, self._params)
@@ -55,6 +61,10 @@ class Pgx:
             )
         self._environment = environment
         self.num_actions = int(environment.num_actions)
+        # An illegal action ends a game of pgx.
+        state = jax.eval_shape(environment.init, jax.random.key(0))
+        if hasattr(state, "legal_action_mask"):
+            self.legal_actions = lambda state: state.legal_action_mask
 
     def reset(self, key: PRNGKey) -> Reset:
         state = self._environment.init(key)

@@ -29,7 +29,7 @@ class Catch:
     num_actions = 3
 
     def __init__(self, rows: int = 10, columns: int = 5):
-        self.rows, self.columns = rows, columns
+        self.rows, self.columns, self.time_limit = rows, columns, rows - 1
 
     def reset(self, key: PRNGKey) -> Reset:
         column = jax.random.randint(key, (), 0, self.columns)

@@ -25,6 +25,9 @@ class Drawn:
             raise ValueError(f"only boards [H, W] or [H, W, C] can be drawn, not {list(shape)}")
         self._environment = environment
         self.num_actions = environment.num_actions
+        for optional in ("legal_actions", "time_limit"):
+            if hasattr(environment, optional):
+                setattr(self, optional, getattr(environment, optional))
 
     def reset(self, key: PRNGKey) -> Reset:
         fresh = self._environment.reset(key)

@@ -11,7 +11,7 @@ import envpool
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.observations import to_frame
+from ez_jax.envs.spaces import Frames, check_spaces
 from ez_jax.types import EnvSpec, TimeStep
 
 
@@ -45,6 +45,7 @@ class EnvPool:
             seed=[int(s) for s in seeds],
             **(options | frame_options),
         )
+        self._frames = Frames(self._pool.observation_space)
         self._lives_end = training and config.episodic_life and self.is_atari
         self._clip = training and config.clip_rewards
         self._ended = np.zeros(len(seeds), bool)
@@ -52,7 +53,7 @@ class EnvPool:
         self.num_envs = len(seeds)
 
     def spec(self, stack: int) -> EnvSpec:
-        return _spec(self._pool.observation_space, self._pool.action_space, stack)
+        return self._frames.spec(self._pool.action_space, stack)
 
     def reset(self) -> TimeStep:
         """The first frames; call it once."""
@@ -60,7 +61,7 @@ class EnvPool:
         n = self.num_envs
         self._lives = np.array(info["lives"]) if self.is_atari else self._lives
         return _timestep(
-            channels_last_frame(frame),
+            self._frames(frame),
             np.zeros(n, np.float32),
             np.ones(n, np.float32),
             np.zeros(n, bool),
@@ -89,7 +90,7 @@ class EnvPool:
         reward = np.where(ignored, 0, np.sign(score) if self._clip else score).astype(np.float32)
         discount = np.where(terminated & ~ignored, 0, 1).astype(np.float32)
         return _timestep(
-            channels_last_frame(frame),
+            self._frames(frame),
             reward,
             discount,
             self._ended,
@@ -125,19 +126,7 @@ def describe(config: EnvConfig, stack: int) -> EnvSpec:
     """The spec of a task, without starting an emulator."""
     options = atari_options(config) if is_atari(config.id) else {}
     made = envpool.make_spec(config.id, **options)
-    return _spec(made.observation_space, made.action_space, stack)
-
-
-def _spec(observations: Any, actions: Any, stack: int) -> EnvSpec:
-    frame = channels_last_frame(np.zeros((1, *observations.shape), observations.dtype))
-    return EnvSpec(int(actions.n), frame.shape[1:], frame.dtype.type, stack)
-
-
-def channels_last_frame(observation: np.ndarray) -> np.ndarray:
-    """EnvPool's observations `[N, ...]` as frames; some tasks have their channels first."""
-    if observation.ndim == 4 and observation.shape[1] < observation.shape[3]:
-        observation = observation.transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(to_frame(observation))
+    return Frames(made.observation_space).spec(made.action_space, stack)
 
 
 def is_atari(task: str) -> bool:
@@ -161,10 +150,4 @@ def check_supported(task: str) -> None:
         raise ValueError(
             f"{task} is a game of {spec.config.max_num_players} players; only one is supported"
         )
-    if not hasattr(spec.action_space, "n"):
-        raise ValueError(f"{task} has continuous actions; only discrete actions are supported")
-    if not getattr(spec.observation_space, "shape", ()):
-        kind = type(spec.observation_space).__name__
-        raise ValueError(
-            f"{task} has observations of the kind {kind}; only vectors and images are supported"
-        )
+    check_spaces(task, spec.observation_space, spec.action_space)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.observations import to_frame
+from ez_jax.observations import UNIT, check_image, is_image, to_frame
 from ez_jax.types import Array, EnvSpec, PRNGKey, TimeStep
 
 
@@ -28,7 +28,9 @@ class Step(NamedTuple):
 class Environment(Protocol):
     """One environment.
 
-    Both functions are pure, work under `jit` and `vmap`, and never reset by themselves.
+    Both functions are pure, work under `jit` and `vmap`, and never reset by themselves. Optional:
+    `bounds = (low, high)` of images of floats that leave [0, 1], `time_limit`, the steps after
+    which it truncates by itself, and `legal_actions(state) -> [A] bool`.
     """
 
     num_actions: int
@@ -38,6 +40,77 @@ class Environment(Protocol):
 
     def step(self, state: Any, action: Array, key: PRNGKey) -> Step:
         """One step along `action []`."""
+
+
+class ProtocolError(ValueError):
+    """An environment is not as `Environment` asks; the message says what came and what should."""
+
+
+def _shown(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
+
+
+def check_protocol(environment: Environment, name: str) -> None:
+    """Evaluates both functions abstractly: nothing is computed.
+
+    Raises:
+      ProtocolError: the first thing that is not as `Environment` asks.
+    """
+
+    def need(condition: bool, what: str, found: Any, expected: str) -> None:
+        if not condition:
+            raise ProtocolError(f"environment {name}: {what} is {found}; expected {expected}")
+
+    count = getattr(environment, "num_actions", None)
+    need(
+        isinstance(count, int | np.integer) and int(count) > 0,
+        "num_actions",
+        repr(count),
+        "a positive int",
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    action = jax.ShapeDtypeStruct((), jnp.int32)
+
+    def abstract(method: str, *args: Any) -> Any:
+        try:
+            return jax.eval_shape(getattr(environment, method), *args)
+        except Exception as error:  # whatever the environment raises
+            raise ProtocolError(
+                f"environment {name}: {method} cannot be compiled: "
+                + (str(error).strip().splitlines() or [type(error).__name__])[0]
+            ) from error
+
+    reset = abstract("reset", key)
+    need(isinstance(reset, Reset), "what reset returns", type(reset).__name__, "Reset")
+    step = abstract("step", reset.state, action, key)
+    need(isinstance(step, Step), "what step returns", type(step).__name__, "Step")
+    seen = reset.observation
+    need(
+        isinstance(seen, jax.ShapeDtypeStruct) and len(seen.shape) > 0,
+        "the observation of reset",
+        _shown(seen),
+        "one array with at least one axis",
+    )
+    after = step.observation
+    same = isinstance(after, jax.ShapeDtypeStruct) and (after.shape, after.dtype) == (
+        seen.shape,
+        seen.dtype,
+    )
+    need(same, "the observation of step", _shown(after), f"{_shown(seen)} as of reset")
+    for part, kinds, kind in (
+        ("reward", "fiu", "a number"),
+        ("terminated", "b", "a bool"),
+        ("truncated", "b", "a bool"),
+    ):
+        value = getattr(step, part)
+        good = hasattr(value, "shape") and value.shape == () and value.dtype.kind in kinds
+        need(good, part, _shown(value), f"{kind} of shape []")
+    before = jax.tree.map(_shown, reset.state), jax.tree.map(_shown, step.state)
+    need(before[0] == before[1], "the state of step", before[1], f"{before[0]} as of reset")
+    if hasattr(environment, "legal_actions"):
+        legal = abstract("legal_actions", reset.state)
+        good = getattr(legal, "shape", None) == (count,) and legal.dtype == bool
+        need(good, "what legal_actions returns", _shown(legal), f"bool[{count}]")
 
 
 class EnvState(NamedTuple):
@@ -56,7 +129,39 @@ def start(environment: Environment, keys: PRNGKey) -> tuple[EnvState, TimeStep]:
     n = keys.shape[0]
     zeros, no = jnp.zeros(n), jnp.zeros(n, bool)
     state = EnvState(inner, keys[:, 1], no, jnp.zeros(n, jnp.int32))
-    return state, TimeStep(to_frame(observation), zeros, jnp.ones(n), no, ~no, zeros, no)
+    frame, legal = to_frame(observation, bounds(environment)), legal_actions(environment, inner)
+    return state, TimeStep(frame, zeros, jnp.ones(n), no, ~no, zeros, no, legal)
+
+
+def bounds(environment: Environment) -> tuple[float, float]:
+    """Of the environment's images of floats."""
+    return getattr(environment, "bounds", UNIT)
+
+
+def legal_actions(environment: Environment, inner: Any) -> Array | None:
+    """Legal actions of N environments, `[N, A]` bool; None where all are always legal."""
+    if not hasattr(environment, "legal_actions"):
+        return None
+    legal = jax.vmap(environment.legal_actions)(inner)
+    return legal | ~jnp.any(legal, axis=1, keepdims=True)  # a final state may allow nothing
+
+
+def check_values(environment: Environment, key: PRNGKey, steps: int = 32) -> None:
+    """Plays a few random steps; raises `ValueError` where an image leaves its bounds."""
+
+    def one(carry: Any, key: PRNGKey) -> tuple[Any, Array]:
+        action_key, step_key = jax.random.split(key)
+        action = jax.random.randint(action_key, (), 0, environment.num_actions)
+        step = environment.step(carry, action, step_key)
+        return step.state, step.observation
+
+    @jax.jit
+    def play(key: PRNGKey) -> Array:
+        first = environment.reset(key)
+        _, seen = jax.lax.scan(one, first.state, jax.random.split(key, steps))
+        return jnp.concatenate([first.observation[None], seen])
+
+    check_image(np.asarray(play(key)), bounds(environment))
 
 
 class JaxEnvs:
@@ -72,6 +177,8 @@ class JaxEnvs:
         self, environment: Environment, config: EnvConfig, seeds: list[int], *, training: bool
     ):
         self._environment = environment
+        if is_image(jax.eval_shape(environment.reset, jax.random.key(0)).observation.shape):
+            check_values(environment, jax.random.key(0))
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
         self._clip = training and config.clip_rewards
         self.num_envs = len(seeds)
@@ -107,13 +214,14 @@ class JaxEnvs:
             last |= length >= self._limit  # never of a first frame: its length is 0
         score = jnp.where(first, 0.0, step.reward).astype(jnp.float32)
         return EnvState(inner, key, last, length), TimeStep(
-            frame=to_frame(observation),
+            frame=to_frame(observation, bounds(self._environment)),
             reward=jnp.sign(score) if self._clip else score,
             discount=jnp.where(terminated, 0.0, 1.0),
             last=last,
             first=first,
             score=score,
             game_over=last,
+            legal=legal_actions(self._environment, inner),
         )
 
     def reset(self) -> TimeStep:
@@ -136,4 +244,5 @@ def describe(environment: Environment, num_envs: int, stack: int) -> tuple[EnvSp
 
 def _spec(environment: Environment, first: TimeStep, stack: int) -> EnvSpec:
     dtype = np.dtype(first.frame.dtype).type
-    return EnvSpec(environment.num_actions, first.frame.shape[1:], dtype, stack)
+    masked = hasattr(environment, "legal_actions")
+    return EnvSpec(int(environment.num_actions), first.frame.shape[1:], dtype, stack, masked)

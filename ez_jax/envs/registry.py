@@ -10,6 +10,7 @@ import numpy as np
 from ez_jax.config import EnvConfig
 from ez_jax.envs import envpool as envpool_lib
 from ez_jax.envs import functional
+from ez_jax.envs import gymnasium as gymnasium_lib
 from ez_jax.envs.catch import Catch
 from ez_jax.envs.drawn import Drawn
 from ez_jax.envs.envpool import EnvPool, check_supported
@@ -25,6 +26,8 @@ FUNCTIONAL: dict[str, Callable[[], Environment]] = {
 DRAWN = "drawn/"
 """In front of the id of a pure environment with boards: the same as images."""
 LIBRARIES = ("gymnax", "pgx")
+GYMNASIUM = "gymnasium/"
+"""In front of an id of Gymnasium."""
 
 
 class UnknownTask(ValueError):
@@ -68,7 +71,12 @@ class Description(NamedTuple):
 
 
 def register(task: str, make_environment: Callable[[], Environment]) -> None:
-    """Gives a pure environment of one's own an id, e.g. `register("mine/Maze", Maze)`."""
+    """Gives a pure environment of one's own an id, e.g. `register("mine/Maze", Maze)`.
+
+    Raises:
+      ProtocolError: it is not as `Environment` asks.
+    """
+    functional.check_protocol(make_environment(), task)
     FUNCTIONAL[task] = make_environment
 
 
@@ -81,8 +89,12 @@ def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments
         is not installed.
     """
     if (environment := _functional(config.id)) is not None:
+        functional.check_protocol(environment, config.id)
         return JaxEnvs(environment, config, seeds, training=training)
     check_task(config.id)
+    if config.id.startswith(GYMNASIUM):
+        task = config.id.removeprefix(GYMNASIUM)
+        return gymnasium_lib.Gymnasium(task, config, seeds, training=training)
     return EnvPool(config, seeds, training=training)
 
 
@@ -90,6 +102,8 @@ def describe(config: EnvConfig, stack: int) -> Description:
     """Describes a task without starting an emulator; raises as `make` does."""
     if (environment := _functional(config.id)) is not None:
         return Description(*functional.describe(environment, config.num_envs, stack))
+    if config.id.startswith(GYMNASIUM):
+        return Description(gymnasium_lib.describe(config.id.removeprefix(GYMNASIUM), stack), None)
     check_task(config.id)
     return Description(envpool_lib.describe(config, stack), None)
 
@@ -97,6 +111,9 @@ def describe(config: EnvConfig, stack: int) -> Description:
 def check_task(task: str) -> None:
     """Raises as `make` does, before anything is built, unless there is such a task."""
     if _functional(task) is not None:
+        return
+    if task.startswith(GYMNASIUM):
+        gymnasium_lib.check(task.removeprefix(GYMNASIUM))
         return
     known = envpool.list_all_envs()
     if task not in known:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from ez_jax.agent.losses import ExtraLosses
 from ez_jax.config import Config
 from ez_jax.envs import Environments, PureEnvironments, make
+from ez_jax.envs.seeds import training_seeds
 from ez_jax.lowering import jit
 from ez_jax.observations import push_frame
 from ez_jax.program.schedule import Plan, schedule
@@ -208,7 +209,9 @@ def make_training_envs(config: Config, num_seeds: int = 1) -> Environments:
     Their seeds follow from the run's and are the same on any number of devices.
     """
     seeds = [
-        (config.seed + s) * 1000 + i for s in range(num_seeds) for i in range(config.env.num_envs)
+        seed
+        for s in range(num_seeds)
+        for seed in training_seeds(config.seed + s, config.env.num_envs)
     ]
     return make(config.env, seeds, training=True)
 

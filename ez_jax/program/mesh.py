@@ -54,7 +54,7 @@ def replay_specs() -> Replay:
 def actor_specs() -> Actor:
     """Partition of each field of an actor."""
     lanes: dict[str, Any] = dict.fromkeys(
-        ("env", "stack", "last", "discount", "offset", "score"), DATA
+        ("env", "stack", "legal", "last", "discount", "offset", "score"), DATA
     )
     whole: dict[str, Any] = dict.fromkeys(
         ("recent_scores", "games", "env_steps", "acts"), REPLICATED

@@ -1,0 +1,86 @@
+"""Any Python environment of Gymnasium, N copies stepped on the host in lock-step."""
+
+import contextlib
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from ez_jax.config import EnvConfig
+from ez_jax.envs.spaces import Frames, check_spaces
+from ez_jax.types import EnvSpec, TimeStep
+
+
+class Gymnasium:
+    """N environments of one id, each with its own seed, in this process.
+
+    Gymnasium's "next step" autoreset is what `TimeStep` asks for: the step after an episode's end
+    ignores its action and returns the first frame of the next.
+    """
+
+    def __init__(self, task: str, config: EnvConfig, seeds: list[int], *, training: bool):
+        """Starts the environments; arguments as those of `EnvPool`, `task` without its prefix."""
+        limit = config.max_episode_steps if training else config.eval_max_episode_steps
+        # A limit of our own takes the place of the task's.
+        options: dict[str, Any] = {"max_episode_steps": limit} if limit else {}
+        self._env = SyncVectorEnv(
+            [lambda: gymnasium.make(task, **options)] * len(seeds),
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+        )
+        self._frames = Frames(self._env.single_observation_space)
+        self._seeds = seeds
+        self._clip = training and config.clip_rewards
+        self._ended = np.zeros(len(seeds), bool)
+        self.num_envs = len(seeds)
+
+    def spec(self, stack: int) -> EnvSpec:
+        return self._frames.spec(self._env.single_action_space, stack)
+
+    def reset(self) -> TimeStep:
+        """The first frames."""
+        observation, _ = self._env.reset(seed=self._seeds)
+        n = self.num_envs
+        zeros, no = np.zeros(n, np.float32), np.zeros(n, bool)
+        self._ended = no
+        return TimeStep(self._frames(observation), zeros, zeros + 1, no, ~no, zeros, no)  # type: ignore[arg-type]
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """Steps each environment with `action [N]`."""
+        observation, score, terminated, truncated, _ = self._env.step(action.astype(np.int64))
+        first, last = self._ended, terminated | truncated
+        self._ended = last
+        score = np.where(first, 0, score).astype(np.float32)
+        return TimeStep(
+            frame=self._frames(observation),
+            reward=np.sign(score) if self._clip else score,
+            discount=np.where(terminated, 0, 1).astype(np.float32),
+            last=last,
+            first=first,
+            score=score,
+            game_over=last,
+        )  # type: ignore[arg-type]
+
+
+def describe(task: str, stack: int) -> EnvSpec:
+    """The spec of a task; raises as `check` does."""
+    env = _make(task)
+    with contextlib.closing(env):
+        check_spaces(f"gymnasium/{task}", env.observation_space, env.action_space)
+        return Frames(env.observation_space).spec(env.action_space, stack)
+
+
+def check(task: str) -> None:
+    """Refuses what cannot be made, or has other than discrete actions and vectors or images.
+
+    Raises:
+      ValueError: says which it is.
+    """
+    describe(task, 1)
+
+
+def _make(task: str) -> gymnasium.Env:
+    try:
+        return gymnasium.make(task)
+    except Exception as error:  # of Gymnasium, or of the environment's own library
+        raise ValueError(f"Gymnasium cannot make {task}: {error}") from error
