@@ -1,17 +1,19 @@
 """Plays games with a trained run's newest checkpoint: scores, and a video of the first game.
 
 python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --simulations=50 --video=pong.mp4
-python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --explore --output=pong.csv
+python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --sticky=0.25
 """
 
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from ez_jax import restore, setup
+from ez_jax.cli import import_modules
 from ez_jax.config import replace, validate
 from ez_jax.runner.evaluation import (
     check_video,
@@ -36,18 +38,39 @@ class Args:
     """Draws actions with the noise of training, rather than the best. Greedy games of a
     deterministic task repeat a few.
     """
+    sticky: float = 0.0
+    """Probability that the environment repeats the action before, drawn by the game's seed: greedy
+    games then differ.
+    """
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules that register environments of one's own."""
     max_steps: int = 0
     """Ends a game after so many agent steps; 0: as the run's config says."""
     video: Path | None = None
     """Writes the first game here, e.g. pong.mp4."""
     output: Path | None = None
-    """Writes the scores (.csv) and beside them their summary (.json) here."""
+    """Writes the scores (.csv) and beside them their summary (.json) here; by default into the work
+    directory, under a name that tells the options.
+    """
+
+
+def default_name(args: Args) -> str:
+    """A file name that tells which games were played; `eval.csv` is the run's own."""
+    parts = [f"evaluate-{args.episodes}"]
+    parts += [f"{args.simulations}simulations"] if args.simulations else []
+    parts += ["explore"] if args.explore else []
+    parts += [f"sticky{args.sticky}".replace(".", "_")] if args.sticky else []
+    parts += [f"{args.max_steps}steps"] if args.max_steps else []
+    return "-".join(parts)
 
 
 def main(argv: list[str] | None = None) -> int:
     setup()
     args = tyro.cli(Args, args=argv, description=__doc__)
     try:
+        import_modules(args.imports)
+        if not 0 <= args.sticky < 1:
+            raise ValueError(f"--sticky={args.sticky} is out of range: it must be in [0, 1)")
         if args.episodes < 1 or args.simulations < 0 or args.max_steps < 0:
             raise ValueError(
                 "--episodes must be at least 1, --simulations and --max-steps at least 0"
@@ -55,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         restored = restore(args.workdir)
         config = restored.config
         if args.video:
-            check_video(config)
+            check_video(config, args.video)
         if args.max_steps:
             config = replace(config, env__eval_max_episode_steps=args.max_steps)
         validate(config)
@@ -66,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
             episodes=args.episodes,
             simulations=args.simulations or None,
             explore=args.explore,
+            sticky=args.sticky,
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -76,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
         "env_steps": int(restored.state.actor.env_steps),
         "simulations": args.simulations or config.search.num_simulations,
         "explore": args.explore,
+        "sticky": args.sticky,
     } | summary(config, found)
     normalized = result["human_normalized"]
     print(
@@ -84,12 +109,11 @@ def main(argv: list[str] | None = None) -> int:
         + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
         + f"; {result['eval_distinct']} distinct returns in {result['eval_episodes']} episodes"
     )
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        write_episodes(args.output.with_suffix(".csv"), found)
-        args.output.with_suffix(".json").write_text(
-            json.dumps(result | provenance(), indent=2) + "\n"
-        )
+    output = args.output or args.workdir / default_name(args)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_episodes(output.with_suffix(".csv"), found)
+    output.with_suffix(".json").write_text(json.dumps(result | provenance(), indent=2) + "\n")
+    print(f"scores: {output.with_suffix('.csv')}")
     if args.video:
         record_video(config, found.actions, args.video)
         print(f"video of the first game: {args.video}")

@@ -4,9 +4,11 @@ Nothing heavy is imported before the command line is read: `--help` answers at o
 """
 
 import dataclasses
+import importlib
+import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -52,6 +54,8 @@ class RunArgs:
     """Trains so many seeds, from --seed on, in one program; each has a folder seed<k> of its own in
     the work directory.
     """
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules that register environments of one's own, e.g. --import my_envs."""
     # The config's booleans take True or False; a bare flag is for switches of the program.
     config: Annotated[tyro.conf.FlagConversionOff[Config], tyro.conf.arg(name="")] = field(
         default_factory=Config
@@ -144,6 +148,7 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
         )
 
     try:
+        import_modules(args.imports)
         if args.num_seeds < 1:
             raise ValueError(f"num-seeds={args.num_seeds} is out of range: it must be at least 1")
         runs = [SeedRun(config, workdir)]
@@ -152,12 +157,15 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
         results = run_together(runs, resume=args.resume, preset=preset, announce=announce)
     except Stopped as stopped:
         print(stopped)
-        return 0
+        return stopped.status
+    except KeyboardInterrupt:  # not in training, whose state is saved
+        print("interrupted; go on with the same command and --resume", file=sys.stderr)
+        return 130
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for one, result in zip(runs, results):
-        normalized = result["human_normalized"]
+        normalized = result.get("human_normalized")
         human = f", human-normalised {normalized:.3f}" if normalized is not None else ""
         print(
             f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over "
@@ -165,6 +173,21 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
             f"{human}; see {one.workdir / 'result.json'}"
         )
     return 0
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Imports modules that register environments, also from the current folder.
+
+    Raises:
+      ValueError: there is no such module.
+    """
+    if names:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"cannot import {name}: {error}") from error
 
 
 def with_task(args: Args, task: str) -> Args:

@@ -191,7 +191,7 @@ def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> 
 
     Args:
       task: its id.
-      debug: a whole run in seconds, which learns nothing.
+      debug: a whole run of 600 steps, which learns nothing.
       env_steps: a budget instead of the task's own; what is a share of the budget follows (`debug`
         has its own).
     """

@@ -29,9 +29,6 @@ def init(config: Config, spec: EnvSpec, env: Any) -> Actor:
       env: state of environments that are pure functions, None for those on the host.
     """
     n = config.env.num_envs
-    # At most two ignored steps follow a real one: after a lost life, and when the no-op after it
-    # loses the game.
-    longest = 3 * (config.env_steps // n + 1)
     return Actor(
         env=env,
         stack=jnp.zeros((n, *observation_shape(spec)), spec.frame_dtype),
@@ -44,8 +41,15 @@ def init(config: Config, spec: EnvSpec, env: Any) -> Actor:
         games=jnp.zeros((), jnp.int32),
         env_steps=jnp.zeros((), jnp.int32),
         acts=jnp.zeros((), jnp.int32),
-        action_log=jnp.zeros((longest, n), jnp.int16),
+        action_log=jnp.zeros((longest(config, config.env_steps), n), jnp.int16),
     )
+
+
+def longest(config: Config, env_steps: int) -> int:
+    """The most lock-steps that so many environment steps take."""
+    # At most two ignored steps follow a real one: after a lost life, and when the no-op after it
+    # loses the game.
+    return 3 * (env_steps // config.env.num_envs + 1)
 
 
 def start(actor: Actor, timestep: TimeStep) -> Actor:

@@ -179,8 +179,8 @@ class Agent:
             def teach(key: PRNGKey, variables: Any, batch: Batch) -> Batch:
                 return reanalysis.teach(self.network, config, variables, key, batch)
 
-            shared = (learner.target_variables,)
-            batch = self.lanes(teach, Batch, key=teach_key, shared=shared, lanes=(batch,))
+            teacher = (learner.target_variables,)
+            batch = self.lanes(teach, Batch, key=teach_key, shared=teacher, lanes=(batch,))
         progress = jnp.minimum(learner.updates / max(config.total_updates, 1), 1.0)
         first = config.replay.importance_exponent
         beta = first + (1 - first) * progress

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ez_jax.agent.replay import slot_times
-from ez_jax.agent.transforms import logits_to_scalar
+from ez_jax.agent.transforms import logits_to_scalar, signed_hyperbolic
 from ez_jax.config import Config
 from ez_jax.types import Array, Batch, Replay, Targets, Unroll
 
@@ -48,6 +48,11 @@ HEALTH = (
         "`projection/std`",
         "0.3 to 1 (1: all directions are used alike)",
         "near 0: the projection collapsed to one point",
+    ),
+    Health(
+        "`target/clipped`",
+        "0",
+        "above 0: targets lie beyond `network.support`, `target/largest` would be needed",
     ),
     Health(
         "`policy/entropy`",
@@ -92,13 +97,18 @@ def _mean(x: Array, mask: Array) -> Array:
     return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def of_unroll(unroll: Unroll, targets: Targets, batch: Batch) -> dict[str, Array]:
+def of_unroll(unroll: Unroll, targets: Targets, batch: Batch, support: int) -> dict[str, Array]:
     """Compares the predictions along the unroll with their targets: scalars."""
     log_policy = jax.nn.log_softmax(unroll.policy_logits)
     entropy = -jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1)
     divergence = optax.losses.kl_divergence(log_policy, targets.policy)
     error = jnp.abs(logits_to_scalar(unroll.prefix_logits) - targets.value_prefix)
+    shown = jnp.concatenate([targets.value, targets.value_prefix], axis=1)
+    known = jnp.concatenate([targets.value_mask, targets.value_mask[:, 1:]], axis=1)
+    atoms = jnp.abs(signed_hyperbolic(shown)) * known
     found = {
+        "target/clipped": _mean((atoms > support).astype(jnp.float32), known),
+        "target/largest": jnp.max(atoms),
         "policy/entropy": _mean(entropy, targets.policy_mask),
         "policy/kl": _mean(divergence, targets.policy_mask),
         **{

@@ -66,7 +66,7 @@ def loss(
         "target/value": jnp.mean(targets.value[:, 0]),
         "target/value_error": jnp.mean(priority),
     }
-    metrics |= diagnostics.of_unroll(unroll, targets, batch)
+    metrics |= diagnostics.of_unroll(unroll, targets, batch, config.network.support)
     return objective, LossOutput(batch_stats, priority, metrics)
 
 

@@ -12,6 +12,7 @@ from ez_jax.envs.registry import (
     UnknownTask,
     check_task,
     describe,
+    has_limit,
     make,
     register,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "UnknownTask",
     "check_task",
     "describe",
+    "has_limit",
     "is_atari",
     "make",
     "register",

@@ -5,13 +5,13 @@ can be neither cached on disk nor restored; a plain step costs the same and runs
 accelerator.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import envpool
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs.spaces import Frames, check_spaces
+from ez_jax.envs.spaces import Frames, check_spaces, host_step
 from ez_jax.types import EnvSpec, TimeStep
 
 
@@ -60,7 +60,7 @@ class EnvPool:
         frame, info = self._pool.reset()
         n = self.num_envs
         self._lives = np.array(info["lives"]) if self.is_atari else self._lives
-        return _timestep(
+        return host_step(
             self._frames(frame),
             np.zeros(n, np.float32),
             np.ones(n, np.float32),
@@ -89,7 +89,7 @@ class EnvPool:
         self._ended = np.where(ignored, game_over, terminated | truncated)
         reward = np.where(ignored, 0, np.sign(score) if self._clip else score).astype(np.float32)
         discount = np.where(terminated & ~ignored, 0, 1).astype(np.float32)
-        return _timestep(
+        return host_step(
             self._frames(frame),
             reward,
             discount,
@@ -98,11 +98,6 @@ class EnvPool:
             score.astype(np.float32),
             game_over,
         )
-
-
-def _timestep(*fields: np.ndarray) -> TimeStep:
-    """Host arrays: the stages put them on the devices."""
-    return TimeStep(*cast(Any, fields))
 
 
 def atari_options(config: EnvConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs.spaces import Frames, check_spaces
+from ez_jax.envs.spaces import Frames, check_spaces, host_step
 from ez_jax.types import EnvSpec, TimeStep
 
 
@@ -24,7 +24,7 @@ class Gymnasium:
         limit = config.max_episode_steps if training else config.eval_max_episode_steps
         # A limit of our own takes the place of the task's.
         options: dict[str, Any] = {"max_episode_steps": limit} if limit else {}
-        self._env = SyncVectorEnv(
+        self._env: Any = SyncVectorEnv(
             [lambda: gymnasium.make(task, **options)] * len(seeds),
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
@@ -43,7 +43,7 @@ class Gymnasium:
         n = self.num_envs
         zeros, no = np.zeros(n, np.float32), np.zeros(n, bool)
         self._ended = no
-        return TimeStep(self._frames(observation), zeros, zeros + 1, no, ~no, zeros, no)  # type: ignore[arg-type]
+        return host_step(self._frames(observation), zeros, zeros + 1, no, ~no, zeros, no)
 
     def step(self, action: np.ndarray) -> TimeStep:
         """Steps each environment with `action [N]`."""
@@ -51,15 +51,9 @@ class Gymnasium:
         first, last = self._ended, terminated | truncated
         self._ended = last
         score = np.where(first, 0, score).astype(np.float32)
-        return TimeStep(
-            frame=self._frames(observation),
-            reward=np.sign(score) if self._clip else score,
-            discount=np.where(terminated, 0, 1).astype(np.float32),
-            last=last,
-            first=first,
-            score=score,
-            game_over=last,
-        )  # type: ignore[arg-type]
+        reward = np.sign(score) if self._clip else score
+        discount = np.where(terminated, 0, 1).astype(np.float32)
+        return host_step(self._frames(observation), reward, discount, last, first, score, last)
 
 
 def describe(task: str, stack: int) -> EnvSpec:
@@ -77,6 +71,12 @@ def check(task: str) -> None:
       ValueError: says which it is.
     """
     describe(task, 1)
+
+
+def has_limit(task: str) -> bool:
+    """Whether the registered task ends after a number of steps."""
+    spec = _make(task).spec
+    return spec is not None and spec.max_episode_steps is not None
 
 
 def _make(task: str) -> gymnasium.Env:

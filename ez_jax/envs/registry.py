@@ -108,6 +108,15 @@ def describe(config: EnvConfig, stack: int) -> Description:
     return Description(envpool_lib.describe(config, stack), None)
 
 
+def has_limit(config: EnvConfig) -> bool:
+    """Whether a task ends its episodes by itself after a number of steps that is known."""
+    if (environment := _functional(config.id)) is not None:
+        return getattr(environment, "time_limit", None) is not None
+    if config.id.startswith(GYMNASIUM):
+        return gymnasium_lib.has_limit(config.id.removeprefix(GYMNASIUM))
+    return True  # all of EnvPool's have one
+
+
 def check_task(task: str) -> None:
     """Raises as `make` does, before anything is built, unless there is such a task."""
     if _functional(task) is not None:

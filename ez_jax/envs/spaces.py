@@ -1,11 +1,16 @@
 """What the spaces of environments on the host say of their observations and actions."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ez_jax.observations import UNIT, check_image, to_frame
-from ez_jax.types import EnvSpec
+from ez_jax.types import EnvSpec, TimeStep
+
+
+def host_step(*fields: np.ndarray) -> TimeStep:
+    """A time step of host arrays: the stages put them on the devices."""
+    return TimeStep(*cast(Any, fields))
 
 
 class Frames:

@@ -63,6 +63,9 @@ class Checkpoints:
           step: rises from save to save; nothing is done if it is there already.
           state: of one seed.
           meta: JSON.
+
+        Raises:
+          CheckpointError: it was not saved.
         """
         if step in self.steps():
             return
@@ -70,8 +73,16 @@ class Checkpoints:
             state=ocp.args.StandardSave(without_frames(state)),
             meta=ocp.args.JsonSave(meta | {"format": FORMAT}),
         )
-        self.manager.save(step, args=items)
-        self.manager.wait_until_finished()
+        try:
+            saved = self.manager.save(step, args=items)
+            self.manager.wait_until_finished()
+        except OSError as error:
+            raise CheckpointError(f"cannot save to {self.path}: {error}") from error
+        if not saved:
+            raise CheckpointError(
+                f"the checkpoint {step} was not saved: {self.path} has newer ones, "
+                f"{sorted(self.steps())}"
+            )
 
     def restore_meta(self, step: int | None = None) -> dict[str, Any]:
         """The `meta` of the newest checkpoint, or of `step`.
@@ -152,10 +163,14 @@ def newest_common(checkpoints: Sequence[Checkpoints]) -> int | None:
       CheckpointError: there are checkpoints, but no such one.
     """
     steps = [saved.steps() for saved in checkpoints]
-    common = set.intersection(*steps)
-    if not common and all(steps):
-        names = [saved.path.parent.name for saved in checkpoints]
+    common = set.intersection(*steps) if steps else set()
+    if not common and any(steps):
+        found = ", ".join(
+            f"{saved.path.parent.name} has {sorted(s) or 'none'}"
+            for saved, s in zip(checkpoints, steps)
+        )
         raise CheckpointError(
-            f"the seeds have no checkpoint in common: {names} have {[sorted(s) for s in steps]}"
+            f"the seeds have no checkpoint in common: {found}; train those that have none apart, "
+            "with --seed, or in another --workdir"
         )
     return max(common, default=None)

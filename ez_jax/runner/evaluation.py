@@ -5,6 +5,7 @@ By default a greedy search without noise.
 
 import csv
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +16,21 @@ import numpy as np
 
 from ez_jax.agent.search import search
 from ez_jax.config import Config, replace
-from ez_jax.envs import Environments, EnvPool, is_atari, make
+from ez_jax.envs import Environments, EnvPool, has_limit, is_atari, make
+from ez_jax.envs.seeds import evaluation_seeds
 from ez_jax.lowering import jit
 from ez_jax.networks import Network
 from ez_jax.observations import observation_shape, push_frame
 from ez_jax.runner.scores import RANDOM_HUMAN, human_normalized
 
-FIRST_SEED = 1_000_000
-"""Evaluation seeds start here, far from the seeds of training."""
+DEFAULT_LIMIT = 27_000
+"""Agent steps of a game where neither the task nor the config ends it."""
+PROTOCOL_FRAMES = 108_000
+"""The least limit of a game of Atari whose score can be compared, in frames."""
+
+
+VIDEOS = (".mp4", ".gif", ".mkv", ".avi", ".mov")
+"""Suffixes that tell the format."""
 
 
 class Episode(NamedTuple):
@@ -47,7 +55,14 @@ def _compiled(network: Network, config: Config, simulations: int | None, explore
 
 
 def _act(
-    network: Network, config: Config, simulations: int | None, explore: bool, variables, stack, step
+    network: Network,
+    config: Config,
+    simulations: int | None,
+    explore: bool,
+    variables,
+    stack,
+    step,
+    legal=None,
 ):
     # Ties of a noiseless search are broken by a key; a fixed one keeps evaluation a function of the
     # parameters.
@@ -61,6 +76,7 @@ def _act(
         explore=explore,
         temperature=config.search.temperature[-1] if explore else 0.0,
         num_simulations=simulations,
+        legal=legal,
     ).action
 
 
@@ -68,8 +84,8 @@ _push = jax.jit(push_frame)
 
 
 def make_evaluation_envs(config: Config, episodes: int) -> Environments:
-    """Environments for so many games, seeded from `FIRST_SEED` on."""
-    return make(config.env, [FIRST_SEED + i for i in range(episodes)], training=False)
+    """Environments for so many games, with the seeds of `envs.seeds.evaluation_seeds`."""
+    return make(config.env, evaluation_seeds(episodes), training=False)
 
 
 def evaluate(
@@ -80,12 +96,14 @@ def evaluate(
     episodes: int,
     simulations: int | None = None,
     explore: bool = False,
+    sticky: float = 0.0,
     env: Environments | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Plays games side by side, one of each seed from `FIRST_SEED` on.
+    """Plays games side by side, one of each seed of `envs.seeds.evaluation_seeds`.
 
-    The seed draws the no-ops at the start.
+    The seed draws the no-ops at the start. A game that nothing else ends is cut after
+    `DEFAULT_LIMIT` steps, which is said.
 
     Args:
       network: the model.
@@ -95,6 +113,8 @@ def evaluate(
       simulations: instead of the training's.
       explore: root noise and the last temperature of training, so that games differ. Greedy games
         of a deterministic task repeat a few trajectories.
+      sticky: probability that an environment repeats its action of the step before (Machado et al.
+        2018, arXiv 1709.06009), drawn from the game's seed.
       env: of `make_evaluation_envs`, to play in; only pure ones can be played in again.
       progress: called with steps done and games finished.
     """
@@ -108,29 +128,62 @@ def evaluate(
         timestep.frame,
         timestep.first,
     )
+    seeds = evaluation_seeds(episodes)
+    dice = [np.random.default_rng(seed) for seed in seeds]
+    limit = config.env.eval_max_episode_steps or DEFAULT_LIMIT
+    if not config.env.eval_max_episode_steps and not has_limit(config.env):
+        print(f"{config.env.id} has no limit: games end after {limit:,} steps", flush=True)
+    progress = progress or Talk(episodes)
+    before = np.zeros(episodes, int)
     score, length, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
     actions = []
     while not over.all():
-        action = np.asarray(act(variables, stack, int(length.max())))
+        action = np.array(act(variables, stack, int(length.max()), timestep.legal))
+        if sticky:
+            stuck = np.array([one.random() < sticky for one in dice]) & ~timestep.first
+            action = np.where(stuck, before, action)
+            before = action
         if not over[0]:
             actions.append(int(action[0]))
         timestep = env.step(action)
         score += np.where(over, 0, timestep.score)
         length += ~over
-        over |= timestep.game_over
+        over |= timestep.game_over | (length >= limit)
         stack = _push(stack, timestep.frame, timestep.first)
-        if progress:
-            progress(int(length.max()), int(over.sum()))
+        progress(int(length.max()), int(over.sum()))
     return Evaluation(
-        [Episode(i, FIRST_SEED + i, float(score[i]), int(length[i])) for i in range(episodes)],
+        [Episode(i, seeds[i], float(score[i]), int(length[i])) for i in range(episodes)],
         actions,
     )
 
 
-def check_video(config: Config) -> None:
-    """Raises `ValueError` for a task that has no frames to show."""
+class Talk:
+    """Says how far an evaluation is, every `seconds`."""
+
+    def __init__(self, episodes: int, seconds: float = 10.0):
+        self._episodes, self._seconds, self._last = episodes, seconds, time.monotonic()
+
+    def __call__(self, steps: int, over: int) -> None:
+        """Called after each step with steps done and games finished."""
+        if time.monotonic() - self._last >= self._seconds and over < self._episodes:
+            self._last = time.monotonic()
+            print(f"{over} of {self._episodes} games are over after {steps:,} steps", flush=True)
+
+
+def check_video(config: Config, path: Path) -> None:
+    """Checks that there is something to show and that it can be written; makes the folder.
+
+    Raises:
+      ValueError: the task has no frames to show, or the file no name that tells its format.
+    """
     if not is_atari(config.env.id):
         raise ValueError(f"{config.env.id} is no Atari game: there are no frames to show")
+    if path.suffix not in VIDEOS:
+        raise ValueError(f"the name of a video ends in {', '.join(VIDEOS)}, not as {path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make {path.parent}: {error.strerror}") from error
 
 
 def record_video(config: Config, actions: list[int], path: Path) -> None:
@@ -142,9 +195,9 @@ def record_video(config: Config, actions: list[int], path: Path) -> None:
     """
     import imageio.v2 as imageio
 
-    check_video(config)
+    check_video(config, path)
     large = dict(img_height=210, img_width=160, gray_scale=False)
-    env = EnvPool(config.env, [FIRST_SEED], training=False, **large)
+    env = EnvPool(config.env, evaluation_seeds(1), training=False, **large)
     writer: Any = imageio.get_writer(path, fps=15, macro_block_size=2)
     with writer as video:
         video.append_data(env.reset().frame[0])
@@ -153,15 +206,20 @@ def record_video(config: Config, actions: list[int], path: Path) -> None:
 
 
 def summary(config: Config, evaluation: Evaluation) -> dict[str, Any]:
-    """Mean, median and human-normalised score of an evaluation."""
+    """Mean, median and human-normalised score of an evaluation.
+
+    The last is None where the games were not whole: cut before 108,000 frames (Mnih et al. 2015).
+    """
     game, scores = game_name(config), evaluation.scores
     random, human = RANDOM_HUMAN.get(game, (None, None))
+    limit = config.env.eval_max_episode_steps
+    whole = not limit or limit * config.env.frame_skip >= PROTOCOL_FRAMES
     return {
         "eval_mean": float(scores.mean()),
         "eval_median": float(np.median(scores)),
         "eval_episodes": len(scores),
         "eval_distinct": len(set(scores.tolist())),
-        "human_normalized": human_normalized(game, float(scores.mean())),
+        "human_normalized": human_normalized(game, float(scores.mean())) if whole else None,
         "random_score": random,
         "human_score": human,
     }

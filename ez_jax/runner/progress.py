@@ -7,11 +7,11 @@ from typing import Any
 
 import rich.console
 import rich.live
-import rich.table
+import rich.spinner
 
 
 class Progress:
-    """One live table on a terminal, plain lines elsewhere (one every `seconds`)."""
+    """One live line on a terminal, plain lines elsewhere (one every `seconds`)."""
 
     def __init__(self, env_steps: int, updates: int, seconds: float = 10.0):
         self.console = rich.console.Console(highlight=False, soft_wrap=True)
@@ -31,34 +31,56 @@ class Progress:
         if self._live:
             self._live.stop()
 
+    def status(self, text: str) -> None:
+        """Says what is being done, until the first metrics."""
+        if self._began is not None:
+            return
+        if self._live:
+            self._live.update(rich.spinner.Spinner("dots", text))
+        elif time.monotonic() - self._last >= self._seconds:
+            self._last = time.monotonic()
+            self.console.print(text)
+
     def show(self, row: Mapping[str, Any]) -> None:
         """Shows the newest metrics; `row` has at least `env_steps, updates, episode_return`."""
         now = time.monotonic()
         began, first = self._began = self._began or (now, row["updates"])
         done, seconds = row["updates"] - first, now - began
-        rate = done / seconds if done and seconds else 0.0
-        left = (self._goal[1] - row["updates"]) / rate if rate else None
+        rate = done / seconds if done and seconds else None
+        left = None if rate is None else (self._goal[1] - row["updates"]) / rate
         cells = {
             "steps": f"{row['env_steps']:,}/{self._goal[0]:,}",
-            "updates": f"{row['updates']:,}/{self._goal[1]:,}",
-            "updates/s": f"{rate:.1f}",
             "return": _number(row.get("episode_return")),
+            "left": "-" if left is None else _clock(left),
+            "updates": f"{row['updates']:,}/{self._goal[1]:,}",
+            "updates/s": "-" if rate is None else f"{rate:.1f}",
             **{
                 name.removeprefix("loss/"): _number(value)
                 for name, value in row.items()
                 if name.startswith("loss/")
             },
-            "left": "-"
-            if left is None
-            else f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}",
         }
         if self._live:
-            table = rich.table.Table(*cells)
-            table.add_row(*cells.values())
-            self._live.update(table)
+            self._live.update(line(cells, self.console.width))
         elif now - self._last >= self._seconds or row["updates"] >= self._goal[1]:
             self._last = now
-            self.console.print("  ".join(f"{name} {value}" for name, value in cells.items()))
+            self.console.print(line(cells))
+
+
+def line(cells: Mapping[str, str], width: int | None = None) -> str:
+    """Names and values on one line: the first of them, as many as `width` columns hold."""
+    text = ""
+    for name, value in cells.items():
+        longer = f"{text}  {name} {value}".lstrip()
+        if width is not None and len(longer) > width:
+            break
+        text = longer
+    return text
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def _number(value: float | None) -> str:

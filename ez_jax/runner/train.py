@@ -4,12 +4,15 @@
 program.
 """
 
+import functools
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -23,6 +26,7 @@ from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import counters
 from ez_jax.runner import evaluation
 from ez_jax.runner.checkpoint import Checkpoints, newest_common, without_frames
+from ez_jax.runner.lock import locked
 from ez_jax.runner.metrics import MetricsFile
 from ez_jax.runner.progress import Progress
 from ez_jax.runner.provenance import provenance
@@ -32,6 +36,7 @@ from ez_jax.runner.workdir import (
     SeedRun,
     check,
     describe_losses,
+    keep_results,
     seed_runs,
     settings,
     write_atomically,
@@ -98,20 +103,49 @@ def run_together(
       mesh: the devices to use, all by default.
       announce: called once everything has been checked.
     """
+    runs = [one._replace(workdir=one.workdir.expanduser()) for one in runs]
+    check_all = functools.partial(
+        check, runs, resume=resume, losses=losses, evaluate_after=evaluate_after
+    )
+    check_all()
+    with locked([one.workdir for one in runs]):
+        checked = check_all()  # nobody else can change anything now
+        announce()
+        for note in checked.notes:
+            print(note, flush=True)
+        made = {}
+        if checked.todo:
+            found = _run_rest(
+                checked.todo, checked.meta, preset, command, losses, evaluate_after, mesh
+            )
+            made = {one.workdir: result for one, result in zip(checked.todo, found)}
+        return [(made | checked.finished)[one.workdir] for one in runs]
+
+
+def _run_rest(
+    runs: Sequence[SeedRun],
+    meta: dict[str, Any] | None,
+    preset: str,
+    command: str | None,
+    losses: ExtraLosses | None,
+    evaluate_after: bool,
+    mesh: Mesh | None,
+) -> list[dict[str, Any]]:
+    """Trains and evaluates what is not finished; arguments as those of `run_together`."""
     config, several = runs[0].config, len(runs) > 1
-    meta = check(runs, resume=resume, losses=losses)
-    announce()
     origin = provenance(command)
     loop = make_loop(
         config, mesh or make_mesh(), losses=losses, num_seeds=len(runs) if several else None
     )
     for one in runs:
+        if meta is not None and meta["config"]["env_steps"] != config.env_steps:
+            keep_results(one, meta["config"]["env_steps"])
         write_config(one, losses, loop.stages.spec)
     checkpoints = [Checkpoints(one.workdir) for one in runs]
     if meta is None:
         state = loop.start(config.seed)
     else:
-        state = _restore(loop, checkpoints)
+        state = _restore(loop, checkpoints, meta["config"]["env_steps"])
         print("resumed at {:,} steps and {:,} updates".format(*counters(state)), flush=True)
     clock = Clock(meta["wall_s"] if meta else 0.0)
     state = train(loop, state, runs, checkpoints, clock, losses)
@@ -160,16 +194,29 @@ def train(
     config, several = loop.stages.config, len(runs) > 1
     files = [MetricsFile(one.workdir, counters(state)[1]) for one in runs]
     pending: list[Update] = []  # whose losses were not looked at yet
+    read_back = False
+
+    def check_losses(state: State) -> None:
+        try:
+            check_finite(pending)
+        except RunError as error:
+            kept = max(saved.steps(), default=None) if (saved := checkpoints[0]) else None
+            rest = "no checkpoint was written" if kept is None else "the last checkpoint is kept"
+            raise RunError(f"{error}; {blame(state)}{rest}") from None
 
     def save(state: State) -> None:
-        check_finite(pending)
+        nonlocal read_back
+        check_losses(state)
         step = int(np.max(state.actor.acts)) + counters(state)[1]
         for i, (one, saved) in enumerate(zip(runs, checkpoints)):
             meta = {"config": settings(one.config, losses), "wall_s": clock()}
             saved.save(step, of_seed(without_frames(state), i, several), meta)
+            if not read_back:
+                saved.restore(loop.stages.abstract, loop.stages.mesh, step)
+        read_back = True  # a run whose checkpoints cannot be read ends at the first one
 
     def log(state: State, update: Update) -> None:
-        check_finite(pending)
+        check_losses(state)
         pending.clear()
         small = state.actor.replace(env=None, stack=None, action_log=None)
         actor, metrics = jax.device_get((small, update.metrics | loop.stages.diagnose(state)))
@@ -180,22 +227,46 @@ def train(
             )
             file.write(rows[-1])
         progress.show(average(rows))
+        warn_of_clipped(rows)
+
+    warned = False
+
+    def warn_of_clipped(rows: Sequence[dict[str, Any]]) -> None:
+        nonlocal warned
+        if not warned and any(row["target/clipped"] > 0 for row in rows):
+            warned = True
+            needed = math.ceil(max(row["target/largest"] for row in rows))
+            progress.console.print(
+                "warning: values or value prefixes lie beyond the support and are clipped to it; "
+                f"--network.support={needed} would hold those seen so far"
+            )
+
+    def status(state: State) -> None:
+        steps, done = counters(state)
+        if steps < config.cycle.warmup_steps:
+            progress.status(f"warm-up: {steps:,}/{config.cycle.warmup_steps:,} random steps")
+        elif not pending and done == logged:
+            progress.status("the first updates: compiling")
 
     logged = saved = counters(state)[1]
     with Progress(config.env_steps, config.total_updates) as progress, StopRequest() as stop:
         try:
+            status(state)
             for state, updates in follow_schedule(loop, state):  # noqa: B020 (consumed in turn)
                 for update in updates:
                     pending.append(update)
                     if update.number // config.run.log_every > logged // config.run.log_every:
                         log(state, update)
                         logged = update.number
+                status(state)
                 steps, done = counters(state)
                 if stop.requested:
+                    stop.obeyed()
                     save(state)
                     raise Stopped(
                         f"stopped and saved at {steps:,} steps and {done:,} updates; "
-                        "go on with the same command and --resume"
+                        "go on with the same command and --resume",
+                        stop.status,
                     )
                 if done // config.run.checkpoint_every > saved // config.run.checkpoint_every:
                     save(state)
@@ -233,15 +304,39 @@ def check_finite(updates: Sequence[Update]) -> None:
         bad = [name for name, value in sorted(values.items()) if not np.all(np.isfinite(value))]
         if bad:
             named = ", ".join(f"{name} = {values[name]}" for name in bad)
-            raise RunError(
-                f"update {update.number} is not finite: {named}; the last good checkpoint is kept"
-            )
+            raise RunError(f"update {update.number} is not finite: {named}")
 
 
-def _restore(loop: Loop, checkpoints: Sequence[Checkpoints]) -> State:
+def blame(state: State) -> str:
+    """Says so, as a part of a sentence, where it was the environment that gave no number."""
+    replay = state.replay
+    for name, values in (("rewards", replay.reward), ("observations", replay.frame)):
+        if values.dtype.kind == "f" and not np.all(np.isfinite(np.asarray(values))):
+            return f"the environment gave {name} that are not finite; "
+    return ""
+
+
+def _restore(loop: Loop, checkpoints: Sequence[Checkpoints], env_steps: int) -> State:
+    """The newest state, of a run that was to take `env_steps`, perhaps fewer than now."""
     stages, step = loop.stages, newest_common(checkpoints)
-    states = [saved.restore(stages.abstract, stages.mesh, step) for saved in checkpoints]
+    abstract = with_log(stages.abstract, acting.longest(loop.stages.config, env_steps))
+    states = [saved.restore(abstract, stages.mesh, step) for saved in checkpoints]
+    length = stages.abstract.actor.action_log.shape[0]
+    states = [with_log(state, length) for state in states]
     return loop.regenerate(stages.stack_seeds(states) if stages.seeds else states[0])
+
+
+def with_log(state: State, length: int) -> State:
+    """A state, or its shapes, with room for `length` lock-steps in the log of actions."""
+    log = state.actor.action_log
+    if log.shape[0] == length:
+        return state
+    shape = (length, *log.shape[1:])
+    if isinstance(log, jax.ShapeDtypeStruct):
+        longer: Any = jax.ShapeDtypeStruct(shape, log.dtype)
+    else:
+        longer = jnp.zeros(shape, log.dtype).at[: log.shape[0]].set(log)
+    return state.replace(actor=state.actor.replace(action_log=longer))
 
 
 def _row(actor: Any, metrics: dict[str, Any], update: Update, seconds: float) -> dict[str, Any]:

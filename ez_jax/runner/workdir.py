@@ -70,38 +70,135 @@ def write_config(run: SeedRun, losses: ExtraLosses | None, spec: EnvSpec) -> Non
     write_atomically(run.workdir / "config.json", json.dumps(shown, indent=2) + "\n")
 
 
-def check(
-    runs: Sequence[SeedRun], *, resume: bool, losses: ExtraLosses | None = None
-) -> dict[str, Any] | None:
-    """Checks a command before any work starts.
+class Checked(NamedTuple):
+    """What a command has to do."""
 
-    Returns:
-      the `meta` of the newest checkpoint that all seeds have, None where there is none.
+    finished: dict[Path, dict[str, Any]]  # results of runs that need nothing more
+    todo: list[SeedRun]
+    meta: dict[str, Any] | None  # of the checkpoint that all of `todo` go on from
+    notes: list[str]  # for the user
+
+
+def check(
+    runs: Sequence[SeedRun],
+    *,
+    resume: bool,
+    losses: ExtraLosses | None = None,
+    evaluate_after: bool = True,
+) -> Checked:
+    """Checks a command before any work starts, and writes nothing.
 
     Raises:
-      RunError: a work directory holds a run already, and `resume` is off.
+      RunError: a work directory holds a run already, and `resume` is off; or what is there cannot
+        be gone on with.
       CheckpointError: a checkpoint is damaged, or of other settings.
       ValueError: a field is out of range, or the task is unknown.
     """
     validate(runs[0].config)
+    validate(runs[-1].config)  # the largest seed
     check_task(runs[0].config.env.id)
     for run in runs:
+        _check_path(run.workdir)
         if not resume and (run.workdir / "config.json").exists():
             raise RunError(
                 f"{run.workdir} holds a run already: go on with --resume, or choose another "
                 "--workdir"
             )
+    finished, todo, metas, notes = {}, [], [], []
     checkpoints = [Checkpoints(run.workdir) for run in runs]
-    meta = None
     try:
-        if (step := newest_common(checkpoints)) is not None:
-            for saved, run in zip(checkpoints, runs):
-                meta = saved.restore_meta(step)
-                check_settings(meta["config"], settings(run.config, losses), run.workdir)
+        for saved, run in zip(checkpoints, runs):
+            result = _result(run.workdir)
+            step = saved.latest()
+            if step is None and result is not None:
+                raise RunError(
+                    f"{run.workdir} has a result and no checkpoint: nothing can go on from there"
+                )
+            if step is None:
+                todo.append((saved, run))
+                continue
+            meta = saved.restore_meta(step)
+            run, extended = _resumed(run, meta["config"], losses)
+            notes += extended
+            if (
+                result is not None
+                and not extended
+                and ("eval_mean" in result or not evaluate_after)
+            ):
+                finished[run.workdir] = result
+            else:
+                todo.append((saved, run))
+        if (step := newest_common([saved for saved, _ in todo])) is not None:
+            metas = [saved.restore_meta(step) for saved, _ in todo]
     finally:
         for saved in checkpoints:
             saved.close()
-    return meta
+    left = [run for _, run in todo]
+    notes += [f"{path} is finished and stays as it is" for path in finished]
+    return Checked(finished, left, metas[0] if metas else None, list(dict.fromkeys(notes)))
+
+
+def _check_path(workdir: Path) -> None:
+    if any(mark in str(workdir.absolute()) for mark in "[]\\"):
+        raise RunError(
+            f"checkpoints cannot be read from {workdir}: choose a --workdir without any of [ ] \\"
+        )
+    nearest = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise RunError(f"cannot make {workdir}: {nearest} is not a folder")
+
+
+def _result(workdir: Path) -> dict[str, Any] | None:
+    path = workdir / "result.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+BUDGET_SHARES = ("replay.capacity", "target.search_value_after", "target.fresh_steps")
+"""Presets derive these from the budget; an extended run keeps what it began with."""
+
+
+def _resumed(
+    run: SeedRun, saved: dict[str, Any], losses: ExtraLosses | None
+) -> tuple[SeedRun, list[str]]:
+    """The run as it goes on: with another `run` section, or with more steps.
+
+    Returns:
+      the run, and notes where it is extended.
+
+    Raises:
+      CheckpointError: other settings differ.
+    """
+    wanted, notes = run.config, []
+    with contextlib.suppress(ValueError):  # of another version: the fields tell
+        before = to_config(saved)
+        if wanted.env_steps > before.env_steps:
+            kept = replace(before, env_steps=wanted.env_steps, run=wanted.run)
+            names = {line.partition(":")[0] for line in _differences(kept, wanted)}
+            if names <= set(BUDGET_SHARES):
+                notes.append(
+                    f"extended from {before.env_steps:,} to {wanted.env_steps:,} steps: learning "
+                    "rate, temperature, importance exponent and horizon of old data are those of "
+                    "the new budget from here on"
+                    + (f"; as before: {', '.join(sorted(names))}" if names else "")
+                )
+                wanted = kept
+        saved = saved | {"run": to_dict(wanted.run), "env_steps": before.env_steps}
+        if notes:
+            saved = saved | {"env_steps": wanted.env_steps}
+    check_settings(saved, settings(wanted, losses), run.workdir)
+    return SeedRun(wanted, run.workdir), notes
+
+
+def _differences(old: Config, new: Config) -> list[str]:
+    return differences(to_dict(old), to_dict(new))
+
+
+def keep_results(run: SeedRun, env_steps: int) -> None:
+    """Gives the results of a run that is extended the number of its steps as a suffix."""
+    for name in ("result.json", "eval.csv"):
+        path = run.workdir / name
+        if path.exists():
+            path.rename(path.with_stem(f"{path.stem}-{env_steps}"))
 
 
 def check_settings(saved: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:

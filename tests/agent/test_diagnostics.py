@@ -114,7 +114,7 @@ def make_batch(weight=(1.0, 1.0)):
 
 
 def test_policy_and_priorities():
-    found = diagnostics.of_unroll(make_unroll(), make_targets(), make_batch((1.0, 0.0)))
+    found = diagnostics.of_unroll(make_unroll(), make_targets(), make_batch((1.0, 0.0)), 5)
     np.testing.assert_allclose(found["policy/entropy"], np.log(3), rtol=1e-6)
     np.testing.assert_allclose(found["policy/kl"], 0.0, atol=1e-6)
     np.testing.assert_allclose(found["replay/effective_samples"], 0.5)  # one sample of two counts
@@ -123,7 +123,7 @@ def test_policy_and_priorities():
         policy=jnp.tile(jnp.array([1.0, 0, 0]), (2, 3, 1)),
         policy_mask=jnp.array([[1.0, 0, 0], [0, 0, 0]]),
     )
-    found = diagnostics.of_unroll(make_unroll(), sure, make_batch())
+    found = diagnostics.of_unroll(make_unroll(), sure, make_batch(), 5)
     np.testing.assert_allclose(
         found["policy/kl"], np.log(3), rtol=1e-6
     )  # a mean over what is not masked
@@ -132,34 +132,49 @@ def test_policy_and_priorities():
 def test_prefix_error_by_depth():
     exact = jnp.log(scalar_to_probs(jnp.array([[0.0, 2.0], [0.0, -1.0]]), 2) + 1e-9)
     targets = make_targets(value_prefix=jnp.array([[1.0, 2.5], [0.5, -1.0]]))
-    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), targets, make_batch())
+    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), targets, make_batch(), 5)
     np.testing.assert_allclose(
         [found["prefix_error/1"], found["prefix_error/2"]], [0.75, 0.25], atol=1e-3
     )
     masked = targets.replace(value_mask=jnp.array([[1.0, 1, 1], [1, 0, 0]]))
-    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), masked, make_batch())
+    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), masked, make_batch(), 5)
     np.testing.assert_allclose(
         [found["prefix_error/1"], found["prefix_error/2"]], [1.0, 0.5], atol=1e-3
     )
 
 
 def test_collapse_of_the_projection_is_seen():
-    collapsed = diagnostics.of_unroll(make_unroll(), make_targets(), make_batch())
+    collapsed = diagnostics.of_unroll(make_unroll(), make_targets(), make_batch(), 5)
     np.testing.assert_allclose(
         [collapsed["projection/cosine"], collapsed["projection/std"]], [1.0, 0.0], atol=1e-5
     )
     # Four directions that cancel: as much spread as there can be.
     spread = jnp.array([[[1.0, 0], [-1, 0]], [[0, 5], [0, -5]]])
     found = diagnostics.of_unroll(
-        make_unroll(projection=-spread, target_projection=spread), make_targets(), make_batch()
+        make_unroll(projection=-spread, target_projection=spread), make_targets(), make_batch(), 5
     )
     np.testing.assert_allclose(
         [found["projection/cosine"], found["projection/std"]], [-1.0, 1.0], atol=1e-5
     )
     without = diagnostics.of_unroll(
-        make_unroll(projection=None, target_projection=None), make_targets(), make_batch()
+        make_unroll(projection=None, target_projection=None), make_targets(), make_batch(), 5
     )
     assert not any(name.startswith("projection") for name in without)
+
+
+def test_targets_beyond_the_support_are_counted():
+    """h(x) = sqrt(x + 1) - 1 + 0.001 x: h(35) = 5.035 and h(34.6) = 5.0014 leave a support of 5,
+    h(30) = 4.598 does not; of ten targets eight are known here, and two of these lie beyond.
+    """
+    targets = make_targets(
+        value=jnp.array([[35.0, 30.0, 1e6], [0.0, -30.0, 0.0]]),
+        value_prefix=jnp.array([[-34.6, 1.0], [0.0, 0.0]]),
+        value_mask=jnp.array([[1.0, 1, 0], [1, 1, 1]]),
+    )
+    found = diagnostics.of_unroll(make_unroll(), targets, make_batch(), 5)
+    # The mask of the second value, 0, also hides the second prefix.
+    np.testing.assert_allclose(found["target/clipped"], 2 / 8, rtol=1e-6)
+    np.testing.assert_allclose(found["target/largest"], 5.035, rtol=1e-5)
 
 
 def test_gradient_by_module():

@@ -72,6 +72,7 @@ def test_write_can_be_disabled(steps):
     in its place alone.
     """
     _, _, replay = play(steps)
+    replay = replay.replace(legal=jnp.zeros((*replay.action.shape, ACTIONS), bool))
     slot = {
         name: jnp.full_like(getattr(replay, name)[:, 0], 3)
         for name in replay.__dataclass_fields__

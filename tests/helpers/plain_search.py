@@ -3,12 +3,13 @@ against it.
 
 MuZero's search (Schrittwieser et al. 2020, appendix B) with EfficientZero's value prefix,
 Q-normalisation and value of unvisited children (Ye et al. 2021). It departs from EfficientZero's
-released code in two points, as `mctx.muzero_policy` does:
+released code in three points, as `mctx.muzero_policy` does:
 
 - the prior term takes N = visits of the node, itself included, so that a fresh node has N = 1
 (MuZero's pseudocode); the
   released code takes N - 1, which leaves the first choice at each node to chance;
-- the root value counts the network's value: (network value + sum of returns) / (simulations + 1).
+- the root value counts the network's value: (network value + sum of returns) / (simulations + 1);
+- among equal scores the first child is taken; the released code draws one.
 """
 
 import math

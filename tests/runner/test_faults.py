@@ -1,0 +1,331 @@
+"""What other tools lose or mix without a word: refused in one line, and nothing is touched."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.tiny import CATCH, command, metrics, options, status
+
+from ez_jax import restore, run, run_seeds
+from ez_jax.config import replace
+from ez_jax.envs import register
+from ez_jax.envs.functional import Reset, Step
+from ez_jax.presets import classic
+from ez_jax.runner import train
+from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
+from ez_jax.runner.lock import locked
+from ez_jax.runner.progress import Progress, line
+from ez_jax.runner.stopping import StopRequest
+from ez_jax.runner.workdir import RunError
+
+WORDS = ["--env=jax/Catch", "--preset=debug", *options(CATCH, classic("jax/Catch", debug=True))]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two seeds of Catch, trained one after the other by the same programs."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    for seed in (0, 1):
+        run(replace(CATCH, seed=seed), workdir / f"seed{seed}", evaluate_after=False)
+    return workdir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def contents(folder):
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+# RESUMING
+
+
+def test_finished_seeds_stay_and_new_ones_are_added(copy):
+    before = contents(copy)
+    results = run_seeds(CATCH, copy, 3, resume=True, evaluate_after=False)
+    assert [result["seed"] for result in results] == [0, 1, 2]
+    after = contents(copy)
+    assert {path: after[path] for path in before} == before
+    assert (copy / "seed2" / "result.json").exists()
+    assert restore(copy / "seed2").config.seed == 2
+
+
+def test_a_lost_checkpoint_is_refused_before_anything_is_written(copy):
+    shutil.rmtree(copy / "seed1" / "checkpoints")
+    before = contents(copy)
+    with pytest.raises(RunError, match="seed1 has a result and no checkpoint"):
+        run_seeds(CATCH, copy, 2, resume=True)
+    assert contents(copy) == before
+
+
+def test_seeds_that_have_not_begun_are_not_mixed_with_those_that_have(copy):
+    (copy / "seed0" / "result.json").unlink()
+    before = contents(copy)
+    with pytest.raises(
+        CheckpointError, match=r"seed0 has \[\d+, \d+\], seed2 has none; train those"
+    ):
+        run_seeds(CATCH, copy, 3, resume=True)
+    assert contents(copy) == before
+
+
+def test_a_save_that_does_not_happen_is_an_error(copy):
+    state, saved = restore(copy / "seed0").state, Checkpoints(copy / "seed0")
+    newest = max(saved.steps())
+    with pytest.raises(CheckpointError, match=f"{newest - 1} was not saved: .* has newer ones"):
+        saved.save(newest - 1, state, {})
+    saved.close()
+
+
+def test_a_finished_run_is_extended(copy):
+    """With twice the steps: the old results keep their names apart, the log of actions grows."""
+    longer, workdir = replace(CATCH, env_steps=2 * CATCH.env_steps), copy / "seed0"
+    before, first = metrics(workdir), (workdir / "result.json").read_text()
+    result = run(longer, workdir, resume=True, evaluate_after=False)
+    assert result["env_steps"] == longer.env_steps and result["updates"] == longer.total_updates
+    assert (workdir / f"result-{CATCH.env_steps}.json").read_text() == first
+    assert metrics(workdir)[: len(before)] == before
+    assert restore(workdir).config == longer
+
+
+def test_an_extended_run_keeps_the_shares_of_its_first_budget(copy, capsys):
+    longer = replace(CATCH, env_steps=400, replay__capacity=3000, target__fresh_steps=7)
+    run(longer, copy / "seed0", resume=True, evaluate_after=False)
+    assert restore(copy / "seed0").config == replace(CATCH, env_steps=400)
+    said = capsys.readouterr().out
+    assert "extended from 150 to 400 steps" in said
+    assert "as before: replay.capacity, target.fresh_steps" in said
+    with pytest.raises(CheckpointError, match=r"env_steps: 400 -> 150"):
+        run(CATCH, copy / "seed0", resume=True)
+
+
+def test_what_changes_no_number_may_change(copy):
+    other = replace(CATCH, run__eval_episodes=3, run__log_every=2, run__checkpoint_every=7)
+    result = run(other, copy / "seed1", resume=True)
+    assert result["eval_episodes"] == 3
+    with pytest.raises(CheckpointError, match=r"loss.value: 0.25 -> 0.5$"):
+        run(replace(other, loss__value=0.5), copy / "seed1", resume=True)
+
+
+# WORK DIRECTORIES
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a\\b"])
+def test_names_that_checkpoints_cannot_have(tmp_path, name):
+    with pytest.raises(RunError, match="checkpoints cannot be read from"):
+        run(CATCH, tmp_path / name / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_cannot_be_read_back_ends_the_run(tmp_path, monkeypatch):
+    def unreadable(*_):
+        raise CheckpointError("cannot read the checkpoint")
+
+    monkeypatch.setattr(Checkpoints, "restore", unreadable)
+    with pytest.raises(CheckpointError, match="cannot read the checkpoint"):
+        run(CATCH, tmp_path / "run", evaluate_after=False)
+    assert len(metrics(tmp_path / "run")) < 10  # at the first one
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot make .*file is not a folder"):
+        run(CATCH, tmp_path / "file" / "run")
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = []
+    monkeypatch.setattr(train, "_run_rest", lambda todo, *_: seen.append(todo) or [{}])
+    run(CATCH, "~/runs/mine")
+    assert seen[0][0].workdir == tmp_path / "runs" / "mine"
+
+
+def test_one_process_at_a_time(tmp_path):
+    """The other's name is told; a dead holder's lock is free."""
+    hold = (
+        "import sys, time; from pathlib import Path; from ez_jax.runner.lock import locked\n"
+        "with locked([Path(sys.argv[1])]): print('held', flush=True); time.sleep(60)"
+    )
+    words = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"in use by process {other.pid} on ") as caught:
+            run(CATCH, tmp_path)
+        assert str(tmp_path) in str(caught.value)
+        other.kill()
+    with locked([tmp_path]):
+        assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_failed_start_leaves_the_folder_free(tmp_path):
+    """Stages that cannot be built: here a batch that four devices cannot share."""
+    code = (
+        "import sys; from ez_jax import run; from helpers.tiny import CATCH\n"
+        "from ez_jax.config import replace\n"
+        "run(replace(CATCH, env__num_envs=6), sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+    )
+    assert "env.num-envs=6 is out of range: it must be a multiple of the 4" in done.stderr
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+# NUMBERS
+
+
+class Broken:
+    """Rewards are NaN from the second step of an episode on."""
+
+    num_actions = 2
+
+    def reset(self, key):
+        return Reset(jnp.zeros((), jnp.int32), jnp.zeros(3))
+
+    def step(self, state, action, key):
+        state = state + 1
+        reward = jnp.where(state >= 2, jnp.nan, 1.0)
+        return Step(state, jnp.zeros(3), reward, state >= 4, jnp.zeros((), bool))
+
+
+def test_a_reward_that_is_no_number_is_named(tmp_path):
+    register("test/Broken", Broken)
+    config = replace(CATCH, env__id="test/Broken")
+    with pytest.raises(
+        RunError,
+        match=r"update \d+ is not finite: .*; the environment gave rewards that are not finite; "
+        "no checkpoint was written$",
+    ):
+        run(config, tmp_path / "run")
+
+
+class Rich:
+    """A reward far beyond a support of 30 atoms, which holds about 900."""
+
+    num_actions = 2
+
+    def reset(self, key):
+        return Reset(jnp.zeros((), jnp.int32), jnp.zeros(3))
+
+    def step(self, state, action, key):
+        state = state + 1
+        return Step(state, jnp.zeros(3), jnp.full((), 1e4), state >= 4, jnp.zeros((), bool))
+
+
+def test_targets_beyond_the_support_are_told_once(tmp_path, capsys):
+    register("test/Rich", Rich)
+    config = replace(CATCH, env__id="test/Rich", replay__initial_priority="max")
+    run(config, tmp_path / "run", evaluate_after=False)
+    rows, said = metrics(tmp_path / "run"), capsys.readouterr().out
+    assert all(0 < row["target/clipped"] <= 1 for row in rows)
+    assert said.count("warning: values or value prefixes lie beyond the support") == 1
+    # h(1e4) = sqrt(10,001) - 1 + 10 = 109.005, and a prefix of two rewards is h(2e4) = 160.4.
+    assert rows[0]["target/largest"] > 109
+    needed = int(said.partition("--network.support=")[2].split()[0])
+    assert needed == np.ceil(rows[0]["target/largest"])
+
+
+# STOPPING
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, expected", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_exit_status_tells_of_the_signal(tmp_path, number, expected):
+    words = [*command("classic.py", *WORDS), f"--workdir={tmp_path / 'run'}", "--env-steps=5000"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(number)
+    assert process.wait(60) == expected
+
+
+def test_a_run_that_does_not_come_to_the_end_of_a_cycle_ends_all_the_same():
+    """As in a long compilation, where Python's handlers do not run."""
+    code = (
+        "import ctypes, os, signal; from ez_jax.runner import stopping\n"
+        "stopping.GRACE_S = 0.5\n"
+        "with stopping.StopRequest():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    ctypes.CDLL(None).sleep(60); ctypes.CDLL(None).sleep(60)\n"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 143 and "go on with the same command" in done.stdout
+    assert time.monotonic() - start < 50
+
+
+def test_an_obeyed_request_may_take_its_time(monkeypatch):
+    monkeypatch.setattr("ez_jax.runner.stopping.GRACE_S", 0.1)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.obeyed()
+        time.sleep(0.3)
+    assert stop.requested and stop.status == 143
+
+
+# THE SCREEN
+
+
+def test_one_line_that_fits():
+    cells = {
+        "steps": "1,200/100,000",
+        "return": "-20.5",
+        "left": "1:20:33",
+        "updates": "300/38,500",
+    }
+    assert line(cells) == "steps 1,200/100,000  return -20.5  left 1:20:33  updates 300/38,500"
+    assert line(cells, 40) == "steps 1,200/100,000  return -20.5"
+    assert line(cells, 10) == ""
+
+
+def test_what_it_does_is_said_until_the_first_metrics(capsys):
+    with Progress(100, 10, seconds=0) as progress:
+        progress.status("warm-up: 0/50 random steps")
+        progress.show({"env_steps": 60, "updates": 1, "episode_return": 1.5, "loss/value": 2.0})
+        progress.status("compiling")
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "warm-up: 0/50 random steps",
+        "steps 60/100  return 1.5  left -  updates 1/10  updates/s -  value 2",
+    ]
+
+
+# COMMANDS
+
+
+def test_modules_with_environments_of_ones_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_envs.py").write_text(
+        "from ez_jax.envs import register\nfrom ez_jax.envs.catch import Catch\n"
+        "register('mine/Catch', lambda: Catch(6, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    small = ["--env=mine/Catch", *WORDS[1:], f"--workdir={tmp_path / 'run'}", "--import", "my_envs"]
+    assert status("classic", *small) == 0
+    assert status("evaluate", f"--workdir={tmp_path / 'run'}", "--episodes=3", "--sticky=0.5") == 0
+    (scores,) = (tmp_path / "run").glob("evaluate-*.csv")
+    assert scores.name == "evaluate-3-sticky0_5.csv" and scores.read_text().count("\n") == 4
+    found = json.loads(scores.with_suffix(".json").read_text())
+    assert found["sticky"] == 0.5 and found["human_normalized"] is None
+    assert status("classic", *small[:-1], "no_such_module", "--resume") == 2
+    assert "error: cannot import no_such_module" in capsys.readouterr().err
