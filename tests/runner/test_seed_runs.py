@@ -176,6 +176,8 @@ def test_resumes_from_what_both_seeds_have(finished, tmp_path):
     shutil.copytree(reference, workdir)
     older, newest = sorted(Checkpoints(workdir / "seed1").steps())
     shutil.rmtree(workdir / "seed1" / "checkpoints" / str(newest))
+    for seed in ("seed0", "seed1"):
+        (workdir / seed / "result.json").unlink()
     run_seeds(TASKS[task], workdir, 2, resume=True, evaluate_after=False)
     assert Checkpoints(workdir / "seed1").steps() == {older, newest}
     assert_same_run(workdir, reference)
