@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
@@ -154,6 +155,19 @@ def without_frames(state: State) -> State:
     return state.replace(
         replay=state.replay.replace(frame=None), actor=state.actor.replace(stack=None)
     )
+
+
+def with_log(state: State, length: int) -> State:
+    """A state, or its shapes, with room for `length` lock-steps in the log of actions."""
+    log = state.actor.action_log
+    if log.shape[0] == length:
+        return state
+    shape = (length, *log.shape[1:])
+    if isinstance(log, jax.ShapeDtypeStruct):
+        longer: Any = jax.ShapeDtypeStruct(shape, log.dtype)
+    else:
+        longer = jnp.zeros(shape, log.dtype).at[: log.shape[0]].set(log)
+    return state.replace(actor=state.actor.replace(action_log=longer))
 
 
 def newest_common(checkpoints: Sequence[Checkpoints]) -> int | None:

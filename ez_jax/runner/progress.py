@@ -13,13 +13,22 @@ import rich.spinner
 class Progress:
     """One live line on a terminal, plain lines elsewhere (one every `seconds`)."""
 
-    def __init__(self, env_steps: int, updates: int, seconds: float = 10.0):
+    def __init__(self, env_steps: int, updates: int, peak: float, seconds: float = 10.0):
+        """Shows progress towards a goal.
+
+        Args:
+          env_steps: environment steps of the whole run.
+          updates: updates of the whole run.
+          peak: FLOP a second that the devices reach.
+          seconds: between two plain lines.
+        """
         self.console = rich.console.Console(highlight=False, soft_wrap=True)
         self._goal = env_steps, updates
         self._seconds = seconds
         self._last = -math.inf
         self._live: rich.live.Live | None = None
-        self._began: tuple[float, int] | None = None
+        self._peak = peak
+        self._began: tuple[float, Mapping[str, Any]] | None = None
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -42,11 +51,12 @@ class Progress:
             self.console.print(text)
 
     def show(self, row: Mapping[str, Any]) -> None:
-        """Shows the newest metrics; `row` has at least `env_steps, updates, episode_return`."""
+        """Shows the newest metrics: at least `env_steps, updates, episode_return, flop`."""
         now = time.monotonic()
-        began, first = self._began = self._began or (now, row["updates"])
-        done, seconds = row["updates"] - first, now - began
+        began, first = self._began = self._began or (now, row)
+        done, seconds = row["updates"] - first["updates"], now - began
         rate = done / seconds if done and seconds else None
+        share = (row["flop"] - first["flop"]) / seconds / self._peak if rate else None
         left = None if rate is None else (self._goal[1] - row["updates"]) / rate
         cells = {
             "steps": f"{row['env_steps']:,}/{self._goal[0]:,}",
@@ -54,6 +64,7 @@ class Progress:
             "left": "-" if left is None else _clock(left),
             "updates": f"{row['updates']:,}/{self._goal[1]:,}",
             "updates/s": "-" if rate is None else f"{rate:.1f}",
+            "of peak": "-" if share is None else f"{share:.0%}",
             **{
                 name.removeprefix("loss/"): _number(value)
                 for name, value in row.items()

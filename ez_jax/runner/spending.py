@@ -4,6 +4,8 @@ As the plain lowering counts them: a multiplication and an addition are two oper
 backend does beside them to be faster counts for nothing.
 """
 
+import functools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,11 +16,14 @@ from ez_jax import lowering
 from ez_jax.agent import learning, reanalysis
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.agent import Agent
+from ez_jax.agent.losses import active_losses
 from ez_jax.agent.search import budget, make_recurrent_fn, root_of_state
 from ez_jax.agent.targets import make_targets
+from ez_jax.config import Config, replace
 from ez_jax.networks import Network
 from ez_jax.observations import observation_shape
-from ez_jax.types import State
+from ez_jax.program.stages import abstract_state
+from ez_jax.types import EnvSpec, State
 
 ROOTS = 8
 """The cost of one is that of so many, divided."""
@@ -33,6 +38,31 @@ class Spending(NamedTuple):
     def total(self, acts: int, updates: int) -> float:
         """FLOP of so many searched lock-steps and updates."""
         return acts * self.act + updates * self.update
+
+
+def of_config(config: Config, spec: EnvSpec) -> Spending:
+    """What acts and updates of a config cost, without loss terms of one's own."""
+    return _of_config(replace(config, seed=0, run=Config().run), spec)
+
+
+@functools.lru_cache(maxsize=8)
+def _of_config(config: Config, spec: EnvSpec) -> Spending:
+    agent = Agent(config, Network(config.network, spec), active_losses(config))
+    return count(agent, abstract_state(agent))
+
+
+@functools.cache
+def matmul_rate(size: int = 1024, runs: int = 8) -> float:
+    """FLOP a second of a product of float32 matrices on one device, the best of a few."""
+    x = jax.random.normal(jax.random.key(0), (size, size))
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(x))
+    best = float("inf")
+    for _ in range(runs):
+        start = time.perf_counter()
+        jax.block_until_ready(product(x))
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
 
 
 def count_flops(fn: Callable, *args: Any) -> float:

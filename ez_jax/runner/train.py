@@ -6,13 +6,11 @@ program.
 
 import functools
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -24,8 +22,8 @@ from ez_jax.program.loops import Loop, Update, make_loop
 from ez_jax.program.loops import train as follow_schedule
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import counters
-from ez_jax.runner import evaluation
-from ez_jax.runner.checkpoint import Checkpoints, newest_common, without_frames
+from ez_jax.runner import evaluation, watch
+from ez_jax.runner.checkpoint import Checkpoints, newest_common, with_log, without_frames
 from ez_jax.runner.lock import locked
 from ez_jax.runner.metrics import MetricsFile
 from ez_jax.runner.progress import Progress
@@ -160,7 +158,7 @@ def _run_rest(
         else None
     )
     for i, one in enumerate(runs):
-        learner, actor = of_seed((state.learner, state.actor), i, several)
+        learner, actor = watch.of_seed((state.learner, state.actor), i, several)
         result = {
             "game": evaluation.game_name(config),
             "preset": preset,
@@ -170,6 +168,7 @@ def _run_rest(
             "seeds_together": len(runs),
             "train_wall_s": trained_s,
         }
+        result |= watch.spent(loop.stages, actor, int(learner.updates), len(runs), trained_s)
         if losses:
             result["extra_losses"] = describe_losses(losses)
         if evaluate_after:
@@ -194,15 +193,16 @@ def train(
     config, several = loop.stages.config, len(runs) > 1
     files = [MetricsFile(one.workdir, counters(state)[1]) for one in runs]
     pending: list[Update] = []  # whose losses were not looked at yet
+    warned: list[str] = []
     read_back = False
 
     def check_losses(state: State) -> None:
         try:
-            check_finite(pending)
+            watch.check_finite(pending)
         except RunError as error:
             kept = max(saved.steps(), default=None) if (saved := checkpoints[0]) else None
             rest = "no checkpoint was written" if kept is None else "the last checkpoint is kept"
-            raise RunError(f"{error}; {blame(state)}{rest}") from None
+            raise RunError(f"{error}; {watch.blame(state)}{rest}") from None
 
     def save(state: State) -> None:
         nonlocal read_back
@@ -210,7 +210,7 @@ def train(
         step = int(np.max(state.actor.acts)) + counters(state)[1]
         for i, (one, saved) in enumerate(zip(runs, checkpoints)):
             meta = {"config": settings(one.config, losses), "wall_s": clock()}
-            saved.save(step, of_seed(without_frames(state), i, several), meta)
+            saved.save(step, watch.of_seed(without_frames(state), i, several), meta)
             if not read_back:
                 saved.restore(loop.stages.abstract, loop.stages.mesh, step)
         read_back = True  # a run whose checkpoints cannot be read ends at the first one
@@ -222,24 +222,14 @@ def train(
         actor, metrics = jax.device_get((small, update.metrics | loop.stages.diagnose(state)))
         rows = []
         for i, file in enumerate(files):
-            rows.append(
-                _row(of_seed(actor, i, several), of_seed(metrics, i, several), update, clock())
-            )
+            one, measured = (watch.of_seed(x, i, several) for x in (actor, metrics))
+            rows.append(watch.row(loop.stages, one, measured, update, clock()))
             file.write(rows[-1])
-        progress.show(average(rows))
-        warn_of_clipped(rows)
-
-    warned = False
-
-    def warn_of_clipped(rows: Sequence[dict[str, Any]]) -> None:
-        nonlocal warned
-        if not warned and any(row["target/clipped"] > 0 for row in rows):
-            warned = True
-            needed = math.ceil(max(row["target/largest"] for row in rows))
-            progress.console.print(
-                "warning: values or value prefixes lie beyond the support and are clipped to it; "
-                f"--network.support={needed} would hold those seen so far"
-            )
+        row = watch.average(rows)
+        progress.show(row | {"flop": row["flop"] * len(rows)})
+        if not warned and (warning := watch.clipped(rows)):
+            progress.console.print(warning)
+            warned.append(warning)
 
     def status(state: State) -> None:
         steps, done = counters(state)
@@ -248,8 +238,9 @@ def train(
         elif not pending and done == logged:
             progress.status("the first updates: compiling")
 
+    goal = config.env_steps, config.total_updates, watch.peak_rate(loop.stages)
     logged = saved = counters(state)[1]
-    with Progress(config.env_steps, config.total_updates) as progress, StopRequest() as stop:
+    with Progress(*goal) as progress, StopRequest() as stop:
         try:
             status(state)
             for state, updates in follow_schedule(loop, state):  # noqa: B020 (consumed in turn)
@@ -278,44 +269,6 @@ def train(
     return state
 
 
-def of_seed(tree: Any, index: int, several: bool) -> Any:
-    """The part of one of several seeds; all of it where there is a single one."""
-    return jax.tree.map(lambda x: x[index], tree) if several else tree
-
-
-def average(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One row of metrics for several seeds: the least of counters, the mean of the rest."""
-
-    def one(values: list) -> Any:
-        return min(values) if isinstance(values[0], int) else float(np.mean(values))
-
-    return {name: one([row[name] for row in rows]) for name in rows[0]}
-
-
-def check_finite(updates: Sequence[Update]) -> None:
-    """Raises `RunError` at the first update whose losses are not finite, and names them."""
-    for update in updates:
-        watched = {
-            name: value
-            for name, value in update.metrics.items()
-            if name.startswith("loss/") or name == "gradient_norm"
-        }
-        values = jax.device_get(watched)
-        bad = [name for name, value in sorted(values.items()) if not np.all(np.isfinite(value))]
-        if bad:
-            named = ", ".join(f"{name} = {values[name]}" for name in bad)
-            raise RunError(f"update {update.number} is not finite: {named}")
-
-
-def blame(state: State) -> str:
-    """Says so, as a part of a sentence, where it was the environment that gave no number."""
-    replay = state.replay
-    for name, values in (("rewards", replay.reward), ("observations", replay.frame)):
-        if values.dtype.kind == "f" and not np.all(np.isfinite(np.asarray(values))):
-            return f"the environment gave {name} that are not finite; "
-    return ""
-
-
 def _restore(loop: Loop, checkpoints: Sequence[Checkpoints], env_steps: int) -> State:
     """The newest state, of a run that was to take `env_steps`, perhaps fewer than now."""
     stages, step = loop.stages, newest_common(checkpoints)
@@ -324,30 +277,6 @@ def _restore(loop: Loop, checkpoints: Sequence[Checkpoints], env_steps: int) -> 
     length = stages.abstract.actor.action_log.shape[0]
     states = [with_log(state, length) for state in states]
     return loop.regenerate(stages.stack_seeds(states) if stages.seeds else states[0])
-
-
-def with_log(state: State, length: int) -> State:
-    """A state, or its shapes, with room for `length` lock-steps in the log of actions."""
-    log = state.actor.action_log
-    if log.shape[0] == length:
-        return state
-    shape = (length, *log.shape[1:])
-    if isinstance(log, jax.ShapeDtypeStruct):
-        longer: Any = jax.ShapeDtypeStruct(shape, log.dtype)
-    else:
-        longer = jnp.zeros(shape, log.dtype).at[: log.shape[0]].set(log)
-    return state.replace(actor=state.actor.replace(action_log=longer))
-
-
-def _row(actor: Any, metrics: dict[str, Any], update: Update, seconds: float) -> dict[str, Any]:
-    return {
-        "env_steps": int(actor.env_steps),
-        "updates": update.number,
-        "wall_s": round(seconds, 2),
-        "episode_return": float(acting.recent_score(actor)),
-        "games": int(actor.games),
-        **{name: float(value) for name, value in sorted(metrics.items())},
-    }
 
 
 def _evaluate_into(

@@ -302,14 +302,16 @@ def test_one_line_that_fits():
 
 
 def test_what_it_does_is_said_until_the_first_metrics(capsys):
-    with Progress(100, 10, seconds=0) as progress:
+    with Progress(100, 10, 1e9, seconds=0) as progress:
         progress.status("warm-up: 0/50 random steps")
-        progress.show({"env_steps": 60, "updates": 1, "episode_return": 1.5, "loss/value": 2.0})
+        progress.show(
+            {"env_steps": 60, "updates": 1, "episode_return": 1.5, "flop": 0, "loss/value": 2}
+        )
         progress.status("compiling")
     said = capsys.readouterr().out.splitlines()
     assert said == [
         "warm-up: 0/50 random steps",
-        "steps 60/100  return 1.5  left -  updates 1/10  updates/s -  value 2",
+        "steps 60/100  return 1.5  left -  updates 1/10  updates/s -  of peak -  value 2",
     ]
 
 

@@ -1,0 +1,49 @@
+"""FLOP of a run: counted by hand where the network is small, and linear where it must be."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers.tiny import CATCH
+
+from ez_jax.config import replace
+from ez_jax.envs import describe
+from ez_jax.runner import spending
+
+
+def of(config):
+    return spending.of_config(config, describe(config.env, config.env.stack).spec)
+
+
+def test_a_product_of_matrices():
+    """m k n multiplications and as many additions."""
+    a, b = jax.ShapeDtypeStruct((3, 5), jnp.float32), jax.ShapeDtypeStruct((5, 7), jnp.float32)
+    assert spending.count_flops(lambda x, y: x @ y, a, b) == 2 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize("mode", ["oldest", "sampled", "teacher"])
+def test_reanalysis_costs_by_its_positions(mode):
+    off = of(replace(CATCH, reanalyse__mode="off"))
+    config = replace(CATCH, reanalyse__mode=mode, reanalyse__ratio=1.0, reanalyse__positions=16)
+    found = of(config)
+    assert found.act == off.act
+    position = found.act / config.env.num_envs  # encoding and search
+    size, k, n = config.cycle.batch_size, config.target.unroll_steps, config.target.td_steps
+    extra = found.update - off.update
+    if mode == "oldest":
+        assert extra == pytest.approx(16 * position, rel=1e-6)
+    else:
+        # All of the unroll is searched, the rest evaluated; a teacher saves the encodings of the
+        # consistency loss.
+        assert extra < size * (k + n + 1) * position
+        assert extra > size * (k + 1) * position * (0.5 if mode == "teacher" else 1)
+
+
+def test_acts_cost_by_environments_and_simulations():
+    one, more = (of(replace(CATCH, search__num_simulations=s)).act for s in (4, 8))
+    many = of(replace(CATCH, env__num_envs=8)).act
+    assert many == pytest.approx(2 * one) and one < more < 2 * one
+    assert spending.Spending(3.0, 5.0).total(acts=10, updates=4) == 50
+
+
+def test_rate_of_this_machine():
+    assert 1e8 < spending.matmul_rate(128, 2) < 1e15
