@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from ez_jax.envs.functional import Environment, Reset, Step
+from ez_jax.observations import SMALLEST_IMAGE
 from ez_jax.types import Array, PRNGKey
 
-SMALLEST = 40
-"""Pixels of the shorter side, at least."""
+CELL = 4
+"""Pixels a side of a cell, more where the board would be too small for an image."""
 
 
 class Drawn:
@@ -44,6 +45,6 @@ def draw(board: Array) -> Array:
     board = board[..., None] if board.ndim == 2 else board
     levels = jnp.arange(1, board.shape[-1] + 1) * (255 / board.shape[-1])
     image = jnp.max(board * levels, axis=-1)
-    side = -(-SMALLEST // min(image.shape))
+    side = max(CELL, -(-SMALLEST_IMAGE // min(image.shape)))
     image = jnp.repeat(jnp.repeat(image, side, axis=0), side, axis=1)
     return image[..., None].round().astype(jnp.uint8)

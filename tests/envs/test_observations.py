@@ -116,11 +116,11 @@ def test_drawn_boards():
     """A cell is a square; each channel has a grey level of its own, the brightest wins."""
     board = jnp.zeros((2, 4, 2)).at[0, 1, 0].set(1).at[1, 3].set(1)
     image = np.asarray(draw(board))
-    assert image.shape == (40, 80, 1) and image.dtype == np.uint8
-    cells = image.reshape(2, 20, 4, 20).transpose(0, 2, 1, 3).reshape(2, 4, -1)
+    assert image.shape == (16, 32, 1) and image.dtype == np.uint8
+    cells = image.reshape(2, 8, 4, 8).transpose(0, 2, 1, 3).reshape(2, 4, -1)
     assert (cells == cells[..., :1]).all()
     assert cells[..., 0].tolist() == [[0, 128, 0, 0], [0, 0, 0, 255]]
-    assert draw(jnp.ones((10, 5), bool)).shape == (80, 40, 1)
+    assert draw(jnp.ones((10, 5), bool)).shape == (40, 20, 1)
 
 
 def test_a_drawn_task_is_the_task():
@@ -128,10 +128,10 @@ def test_a_drawn_task_is_the_task():
         make(EnvConfig(id=task, **RAW), [0, 1, 2], training=True)
         for task in ("drawn/jax/Catch", "jax/Catch")
     )
-    assert drawn.spec(4).frame_shape == (80, 40, 1)
+    assert drawn.spec(4).frame_shape == (40, 20, 1)
     ours, theirs = drawn.reset(), bare.reset()
     for i in range(12):
-        np.testing.assert_array_equal(ours.frame[:, ::8, ::8, 0].reshape(3, -1), 255 * theirs.frame)
+        np.testing.assert_array_equal(ours.frame[:, ::4, ::4, 0].reshape(3, -1), 255 * theirs.frame)
         np.testing.assert_array_equal(ours.score, theirs.score)
         ours, theirs = drawn.step(np.full(3, i % 3)), bare.step(np.full(3, i % 3))
     with pytest.raises(ValueError, match=r"only boards \[H, W\] or \[H, W, C\] can be drawn"):
