@@ -13,17 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from ez_jax import lowering
-from ez_jax.agent import learning, reanalysis
-from ez_jax.agent import replay as replay_lib
-from ez_jax.agent.agent import Agent
-from ez_jax.agent.losses import active_losses
-from ez_jax.agent.search import budget, make_recurrent_fn, root_of_state
-from ez_jax.agent.targets import make_targets
-from ez_jax.config import Config, replace
-from ez_jax.networks import Network
+from ez_jax.agent.search import budget
+from ez_jax.config import Config
+from ez_jax.networks import Network, init_variables
 from ez_jax.observations import observation_shape
-from ez_jax.program.stages import abstract_state
-from ez_jax.types import EnvSpec, State
+from ez_jax.types import EnvSpec
 
 ROOTS = 8
 """The cost of one is that of so many, divided."""
@@ -38,17 +32,6 @@ class Spending(NamedTuple):
     def total(self, acts: int, updates: int) -> float:
         """FLOP of so many searched lock-steps and updates."""
         return acts * self.act + updates * self.update
-
-
-def of_config(config: Config, spec: EnvSpec) -> Spending:
-    """What acts and updates of a config cost, without loss terms of one's own."""
-    return _of_config(replace(config, seed=0, run=Config().run), spec)
-
-
-@functools.lru_cache(maxsize=8)
-def _of_config(config: Config, spec: EnvSpec) -> Spending:
-    agent = Agent(config, Network(config.network, spec), active_losses(config))
-    return count(agent, abstract_state(agent))
 
 
 @functools.cache
@@ -72,34 +55,39 @@ def count_flops(fn: Callable, *args: Any) -> float:
     return float(counted.get("flops", 0.0))
 
 
-def count(agent: Agent, state: State) -> Spending:
-    """What an agent's acts and updates cost; nothing is computed.
+@functools.lru_cache(maxsize=8)
+def of_config(config: Config, spec: EnvSpec) -> Spending:
+    """What acts and updates of a config cost, without loss terms of one's own.
 
-    Args:
-      agent: the algorithm, on one device.
-      state: its shapes, `program.stages.abstract_state`.
+    Nothing is computed: the methods of the network are traced, and a gradient costs two forward
+    passes.
     """
-    config, network, learner = agent.config, agent.network, state.learner
-    variables, shape = learner.variables, observation_shape(network.spec)
-    observation = jax.ShapeDtypeStruct((ROOTS, *shape), network.spec.frame_dtype)
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    network = Network(config.network, spec)
+    shape, dtype = (ROOTS, *observation_shape(spec)), spec.frame_dtype
+    variables = jax.eval_shape(lambda: init_variables(network, jax.random.key(0)))
+    memory = jax.eval_shape(lambda: network.initial_memory(ROOTS))
+    action = jax.ShapeDtypeStruct((ROOTS,), jnp.int32)
 
-    def apply(method: str) -> Callable:
-        return lambda v, x: network.apply(v, x, method=getattr(Network, method))
+    def cost(method: str, *args: Any) -> float:
+        def run(v: Any, *args: Any) -> Any:
+            return network.apply(v, *args, method=method)
 
-    latent: Any = jax.eval_shape(apply("encode"), variables, observation)
-    root = jax.eval_shape(lambda v, s: root_of_state(network, v, s, jnp.float32), variables, latent)
-    step, action = make_recurrent_fn(network, config), jax.ShapeDtypeStruct((ROOTS,), jnp.int32)
-    encoding = count_flops(apply("encode"), variables, observation) / ROOTS
-    prediction = count_flops(apply("predict"), variables, latent) / ROOTS
-    simulations = budget(config.search, network.spec.num_actions).simulations
-    expansion = (
-        count_flops(lambda v, a, n: step(v, None, a, n), variables, action, root.embedding) / ROOTS
-    )
-    search = prediction + simulations * expansion
+        return count_flops(run, variables, *args) / ROOTS
+
+    def result(method: str, *args: Any) -> Any:
+        return jax.eval_shape(lambda v, *a: network.apply(v, *a, method=method), variables, *args)
+
+    observation = jax.ShapeDtypeStruct(shape, dtype)
+    state = result("encode", observation)
+    projection = result("project", state)
+    encoding, prediction = cost("encode", observation), cost("predict", state)
+    expansion = cost("step", state, memory, action) + prediction
+    projecting = cost("project", state)
+    search = prediction + budget(config.search, spec.num_actions).simulations * expansion
 
     # REANALYSIS, by positions.
     k, n, size = config.target.unroll_steps, config.target.td_steps, config.cycle.batch_size
+    mode = config.reanalyse.mode
     searched = max(1, int(size * config.reanalyse.ratio)) if config.reanalyse.ratio > 0 else 0
     evaluated = size * (k + n + 1)
     reanalysed = {
@@ -108,23 +96,15 @@ def count(agent: Agent, state: State) -> Spending:
         "sampled": searched * (k + 1) * (encoding + search)
         + (evaluated - searched * (k + 1)) * (encoding + prediction),
         "teacher": evaluated * (encoding + prediction) + searched * (k + 1) * search,
-    }[config.reanalyse.mode]
+    }[mode]
 
-    # LOSS, GRADIENT, OPTIMISER.
-    def batch_of(state: State) -> Any:
-        _, drawn = agent.draw(state)
-        batch = replay_lib.gather(
-            state.replay, drawn, state.actor.env_steps, state.learner.updates, config
-        )
-        if config.reanalyse.mode == "teacher":
-            batch = reanalysis.teach(network, config, state.learner.variables, state.key, batch)
-        return batch
-
-    def gradient_step(learner: Any, key: Any, batch: Any) -> Any:
-        targets = make_targets(batch, config, learner.updates)
-        return learning.gradient_step(
-            learner, key, batch, targets, network=network, config=config, terms=agent.terms
-        )
-
-    gradient = count_flops(gradient_step, learner, key, jax.eval_shape(batch_of, state))
-    return Spending(config.env.num_envs * (encoding + search), reanalysed + gradient)
+    # LOSS AND GRADIENT, by samples: with a gradient, and without.
+    learned = encoding + prediction + k * expansion
+    plain = 0.0
+    if config.loss.consistency:
+        learned += k * (projecting + cost("predict_projection", projection))
+        # The heads see encoded states for their running averages.
+        plain += k * (projecting + prediction) + (0.0 if mode == "teacher" else k * encoding)
+    return Spending(
+        config.env.num_envs * (encoding + search), reanalysed + size * (3 * learned + plain)
+    )

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 from ez_jax.agent import acting
+from ez_jax.config import replace
 from ez_jax.program.loops import Update
 from ez_jax.program.stages import Stages
 from ez_jax.runner import spending
 from ez_jax.runner.workdir import RunError
+from ez_jax.sections import RunConfig
 from ez_jax.types import State
 
 
@@ -65,7 +67,8 @@ def flops(stages: Stages, actor: Any, updates: int) -> float:
     config = stages.config
     random = -(-config.cycle.warmup_steps // config.env.num_envs)  # lock-steps
     acts = max(int(actor.acts) - random, 0)
-    return spending.of_config(config, stages.spec).total(acts, updates)
+    cost = spending.of_config(replace(config, seed=0, run=RunConfig()), stages.spec)
+    return cost.total(acts, updates)
 
 
 def peak_rate(stages: Stages) -> float:
