@@ -85,6 +85,7 @@ def test_targets_are_zero_where_illegal(played):
     np.testing.assert_allclose(policy[unrefreshed & legal[:, 0]][:, 0], 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["gumbel", "muzero"])
 def test_reanalysis_reads_the_stored_mask(played, algorithm):
     config, loop, state = played
@@ -105,6 +106,7 @@ def test_evaluation_is_legal_too(played):
     assert found.scores.tolist() == [0, 0, 0] and [e.length for e in found.episodes] == [7, 7, 7]
 
 
+@pytest.mark.slow
 def test_games_of_pgx_bring_their_mask():
     pytest.importorskip("pgx")
     config = replace(CATCH, env__id="pgx/2048", env__clip_rewards=True)

@@ -20,11 +20,7 @@ from ez_jax.types import Positions
 
 CONFIG = replace(
     CATCH,
-    env__id="drawn/jax/Catch",
     env__stack=2,
-    network__pools=0,
-    network__head_channels=2,
-    network__patch=4,
     network__joint_norm=True,
     reanalyse__mode="teacher",
     reanalyse__ratio=0.5,

@@ -139,6 +139,7 @@ def test_a_drawn_task_is_the_task():
     assert "jax/Catch-12x12" in FUNCTIONAL
 
 
+@pytest.mark.slow
 def test_drawn_games_keep_their_legal_actions():
     pgx = pytest.importorskip("pgx")
     from ez_jax.envs.adapters import Pgx

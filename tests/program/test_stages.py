@@ -146,6 +146,7 @@ def test_switch_value_prefix():
     )
 
 
+@pytest.mark.slow
 def test_switch_off_policy_correction():
     age = jnp.array([0, 99, 200, 329])
     assert horizon(age, CARTPOLE).tolist() == [5, 4, 3, 2]  # one step less for each 99 of 330 steps
@@ -181,6 +182,7 @@ def test_switch_reanalysis(mode):
         assert policy.sum() > CARTPOLE.cycle.batch_size  # the unroll positions of the batch too
 
 
+@pytest.mark.slow
 def test_sampled_reanalysis_uses_the_target_network():
     """With zeroed target heads each reanalysed value is exactly zero; the current network's are
     not.

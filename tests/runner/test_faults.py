@@ -90,6 +90,7 @@ def test_a_save_that_does_not_happen_is_an_error(copy):
     saved.close()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended(copy):
     """With twice the steps: the old results keep their names apart, the log of actions grows."""
     longer, workdir = replace(CATCH, env_steps=2 * CATCH.env_steps), copy / "seed0"
@@ -101,6 +102,7 @@ def test_a_finished_run_is_extended(copy):
     assert restore(workdir).config == longer
 
 
+@pytest.mark.slow
 def test_an_extended_run_keeps_the_shares_of_its_first_budget(copy, capsys):
     longer = replace(CATCH, env_steps=400, replay__capacity=3000, target__fresh_steps=7)
     run(longer, copy / "seed0", resume=True, evaluate_after=False)
@@ -130,6 +132,7 @@ def test_names_that_checkpoints_cannot_have(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_read_back_ends_the_run(tmp_path, monkeypatch):
     def unreadable(*_):
         raise CheckpointError("cannot read the checkpoint")
@@ -172,6 +175,7 @@ def test_one_process_at_a_time(tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_start_leaves_the_folder_free(tmp_path):
     """Stages that cannot be built: here a batch that four devices cannot share."""
     code = (
@@ -210,6 +214,7 @@ class Broken:
         return Step(state, jnp.zeros(3), reward, state >= 4, jnp.zeros((), bool))
 
 
+@pytest.mark.slow
 def test_a_reward_that_is_no_number_is_named(tmp_path):
     register("test/Broken", Broken)
     config = replace(CATCH, env__id="test/Broken")
@@ -234,6 +239,7 @@ class Rich:
         return Step(state, jnp.zeros(3), jnp.full((), 1e4), state >= 4, jnp.zeros((), bool))
 
 
+@pytest.mark.slow
 def test_targets_beyond_the_support_are_told_once(tmp_path, capsys):
     register("test/Rich", Rich)
     config = replace(CATCH, env__id="test/Rich", replay__initial_priority="max")
@@ -318,6 +324,7 @@ def test_what_it_does_is_said_until_the_first_metrics(capsys):
 # COMMANDS
 
 
+@pytest.mark.slow
 def test_modules_with_environments_of_ones_own(tmp_path, monkeypatch, capsys):
     (tmp_path / "my_envs.py").write_text(
         "from ez_jax.envs import register\nfrom ez_jax.envs.catch import Catch\n"
