@@ -4,8 +4,8 @@
     python experiments/classic.py --env=jax/Catch --num-seeds=8
     python experiments/classic.py --env=pgx/minatar-breakout --search.algorithm=muzero
 
-A task is an EnvPool id, or an environment written in JAX: jax/Catch, gymnax/<id>, pgx/<id> (the
-last two with the extra `jaxenvs`).
+A task is an EnvPool id, an environment written in JAX (jax/Catch; gymnax/<id> and pgx/<id> with the
+extra `jaxenvs`; drawn/<id> shows the board of one as an image), or gymnasium/<id>.
 """
 
 import sys
@@ -22,6 +22,7 @@ EXPECTED = {
     "Acrobot-v1": "about 6 minutes on 2 cores",
     "LunarLander-v3": "about half an hour on a core",
     "pgx/minatar-breakout": "about 7 minutes on 2 cores",
+    "drawn/jax/Catch": "about 9 minutes on a core",
 }
 """Time of a task's own budget; the longer one of a range is that of a first run, which compiles."""
 DEBUG_EXPECTED = "about a minute, most of it compilation"

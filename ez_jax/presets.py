@@ -120,31 +120,33 @@ CLASSIC = replace(
     run__checkpoint_every=2000,
 )
 
-# Boards drawn as images: convolutions, and the batches and rates that two cores can feed.
-PIXELS: Changes = dict(
-    env__stack=4,
+# Boards drawn as images, on the preset `cpu`: a teacher's targets, and batches that two cores feed.
+DRAWN = replace(
+    CPU,
+    env_steps=6000,
     env__num_envs=16,
+    env__clip_rewards=False,
+    env__max_episode_steps=1000,
+    env__eval_max_episode_steps=1000,
     network__channels=32,
     network__patch=2,
-    network__head_channels=8,
-    network__lstm=64,
-    network__support=20,
-    network__projection=128,
-    network__predictor=64,
-    network__norm="batch",
-    network__joint_norm=True,
-    network__action_embedding=0,
     network__action_planes="one_hot",
     search__num_simulations=8,
+    search__max_considered_actions=4,
     search__min_value_range=0.2,
-    replay__priority_exponent=0.6,
-    target__value="td",
+    replay__capacity=20_000,
     target__td_steps=10,
+    reanalyse__mode="teacher",
     reanalyse__positions=16,
-    loss__entropy=0.01,
+    reanalyse__ratio=1.0,
     optimizer__learning_rate=5e-4,
     cycle__batch_size=32,
     cycle__updates_per_act=8,
+    cycle__final_updates=0,
+    cycle__warmup_steps=500,
+    cycle__target_step_size=0.01,
+    loss__shift=0,
+    loss__entropy=0.01,
 )
 
 # Budgets and time scales of known tasks.
@@ -187,7 +189,7 @@ TASKS: dict[str, Changes] = {
 
 
 def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> Config:
-    """The preset `classic` for a task.
+    """The preset `classic` for a task; that of boards drawn as images builds on `cpu`.
 
     Args:
       task: its id.
@@ -195,9 +197,11 @@ def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> 
       env_steps: a budget instead of the task's own; what is a share of the budget follows (`debug`
         has its own).
     """
-    pixels = PIXELS if task.startswith("drawn/") else {}
-    own = TASKS.get(task.removeprefix("drawn/"), {})
-    config = replace(CLASSIC, env__id=task, **(own | pixels))
+    if task.startswith("drawn/"):
+        config = replace(DRAWN, env__id=task, env_steps=env_steps or DRAWN.env_steps)
+        config = replace(config, replay__capacity=max(20_000, int(1.2 * config.env_steps)))
+        return replace(config, **SHORT, network__channels=8) if debug else config
+    config = replace(CLASSIC, env__id=task, **TASKS.get(task, {}))
     config = replace(config, env_steps=env_steps or config.env_steps)
     # The horizons of the mixed target are shares of the budget, as in the released Atari settings.
     config = replace(

@@ -279,6 +279,14 @@ def test_shares_of_the_budget_follow_the_command_line(words):
     assert config.replay.capacity == 26_000
 
 
+def test_drawn_tasks_learn_from_a_teacher():
+    for more in ({}, {"debug": True}, {"env_steps": 100_000}):
+        config = classic("drawn/jax/Catch", **more)
+        validate(config)
+        assert config.reanalyse.mode == "teacher" and config.env.id == "drawn/jax/Catch"
+        assert config.replay.capacity >= 1.2 * config.env_steps
+
+
 def test_every_command_of_the_texts_is_understood():
     script = load_script("classic")
     commands = re.findall(
