@@ -110,6 +110,9 @@ def _validate_together(config: Config) -> None:
                 f"network.patch={config.network.patch} is out of range: it must divide "
                 f"env.{name}={size}"
             )
+    if not all(0 <= share <= 1 for share in config.loss.entropy_target):
+        shares = " ".join(map(str, config.loss.entropy_target))
+        raise ValueError(f"loss.entropy-target={shares} is out of range: both must be in [0, 1]")
     window = config.env.stack + config.target.unroll_steps + config.target.td_steps
     # Half of the slots may be final frames of one-step episodes, which cannot be drawn.
     needed = 2 * config.cycle.batch_size + window * config.env.num_envs
@@ -164,6 +167,7 @@ def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
             "off": ("ratio", "positions"),
         }[config.reanalyse.mode],
         "loss": () if image else ("shift", "intensity"),
+        "cycle": ("target_interval",) if config.cycle.target_step_size else (),
         "optimizer": ("momentum",) if config.optimizer.name == "adamw" else (),
     }
     values = to_dict(config)

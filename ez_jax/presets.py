@@ -129,15 +129,11 @@ DRAWN = replace(
     env__max_episode_steps=1000,
     env__eval_max_episode_steps=1000,
     network__channels=32,
-    network__patch=2,
     network__action_planes="one_hot",
     search__num_simulations=8,
     search__max_considered_actions=4,
     search__min_value_range=0.2,
-    replay__capacity=20_000,
-    target__td_steps=10,
     reanalyse__mode="teacher",
-    reanalyse__positions=16,
     reanalyse__ratio=1.0,
     optimizer__learning_rate=5e-4,
     cycle__batch_size=32,
@@ -198,8 +194,9 @@ def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> 
         has its own).
     """
     if task.startswith("drawn/"):
-        config = replace(DRAWN, env__id=task, env_steps=env_steps or DRAWN.env_steps)
-        config = replace(config, replay__capacity=max(20_000, int(1.2 * config.env_steps)))
+        budget = env_steps or DRAWN.env_steps
+        capacity = max(20_000, int(1.2 * budget))
+        config = replace(DRAWN, env__id=task, env_steps=budget, replay__capacity=capacity)
         return replace(config, **SHORT, network__channels=8) if debug else config
     config = replace(CLASSIC, env__id=task, **TASKS.get(task, {}))
     config = replace(config, env_steps=env_steps or config.env_steps)

@@ -147,7 +147,13 @@ def legal_actions(environment: Environment, inner: Any) -> Array | None:
 
 
 def check_values(environment: Environment, key: PRNGKey, steps: int = 32) -> None:
-    """Plays a few random steps; raises `ValueError` where an image leaves its bounds."""
+    """Plays a few random steps; raises `ValueError` where an image leaves its bounds.
+
+    Nothing is played where observations are vectors, or bytes.
+    """
+    seen = jax.eval_shape(environment.reset, key).observation
+    if not is_image(seen.shape) or seen.dtype in ("uint8", "bool"):
+        return
 
     def one(carry: Any, key: PRNGKey) -> tuple[Any, Array]:
         action_key, step_key = jax.random.split(key)
@@ -177,7 +183,7 @@ class JaxEnvs:
         self, environment: Environment, config: EnvConfig, seeds: list[int], *, training: bool
     ):
         self._environment = environment
-        if is_image(jax.eval_shape(environment.reset, jax.random.key(0)).observation.shape):
+        if training:
             check_values(environment, jax.random.key(0))
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
         self._clip = training and config.clip_rewards

@@ -130,9 +130,9 @@ def evaluate(
     )
     seeds = evaluation_seeds(episodes)
     dice = [np.random.default_rng(seed) for seed in seeds]
-    limit = config.env.eval_max_episode_steps or DEFAULT_LIMIT
-    if not config.env.eval_max_episode_steps and not has_limit(config.env):
-        print(f"{config.env.id} has no limit: games end after {limit:,} steps", flush=True)
+    endless = not config.env.eval_max_episode_steps and not has_limit(config.env)
+    if endless:
+        print(f"{config.env.id} has no limit: games end after {DEFAULT_LIMIT:,} steps", flush=True)
     progress = progress or Talk(episodes)
     before = np.zeros(episodes, int)
     score, length, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
@@ -148,7 +148,7 @@ def evaluate(
         timestep = env.step(action)
         score += np.where(over, 0, timestep.score)
         length += ~over
-        over |= timestep.game_over | (length >= limit)
+        over |= timestep.game_over | (endless & (length >= DEFAULT_LIMIT))
         stack = _push(stack, timestep.frame, timestep.first)
         progress(int(length.max()), int(over.sum()))
     return Evaluation(

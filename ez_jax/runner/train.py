@@ -200,8 +200,8 @@ def train(
         try:
             watch.check_finite(pending)
         except RunError as error:
-            kept = max(saved.steps(), default=None) if (saved := checkpoints[0]) else None
-            rest = "no checkpoint was written" if kept is None else "the last checkpoint is kept"
+            kept = checkpoints[0].steps()
+            rest = "the last checkpoint is kept" if kept else "no checkpoint was written"
             raise RunError(f"{error}; {watch.blame(state)}{rest}") from None
 
     def save(state: State) -> None:

@@ -104,7 +104,7 @@ def check(
                 f"{run.workdir} holds a run already: go on with --resume, or choose another "
                 "--workdir"
             )
-    finished, todo, metas, notes = {}, [], [], []
+    finished, todo, meta, notes = {}, [], None, []
     checkpoints = [Checkpoints(run.workdir) for run in runs]
     try:
         for saved, run in zip(checkpoints, runs):
@@ -117,8 +117,7 @@ def check(
             if step is None:
                 todo.append((saved, run))
                 continue
-            meta = saved.restore_meta(step)
-            run, extended = _resumed(run, meta["config"], losses)
+            run, extended = _resumed(run, saved.restore_meta(step)["config"], losses)
             notes += extended
             if (
                 result is not None
@@ -129,13 +128,13 @@ def check(
             else:
                 todo.append((saved, run))
         if (step := newest_common([saved for saved, _ in todo])) is not None:
-            metas = [saved.restore_meta(step) for saved, _ in todo]
+            meta = todo[0][0].restore_meta(step)
     finally:
         for saved in checkpoints:
             saved.close()
     left = [run for _, run in todo]
     notes += [f"{path} is finished and stays as it is" for path in finished]
-    return Checked(finished, left, metas[0] if metas else None, list(dict.fromkeys(notes)))
+    return Checked(finished, left, meta, list(dict.fromkeys(notes)))
 
 
 def _check_path(workdir: Path) -> None:
@@ -171,9 +170,11 @@ def _resumed(
     wanted, notes = run.config, []
     with contextlib.suppress(ValueError):  # of another version: the fields tell
         before = to_config(saved)
+        saved = saved | {"run": to_dict(wanted.run)}
         if wanted.env_steps > before.env_steps:
             kept = replace(before, env_steps=wanted.env_steps, run=wanted.run)
-            names = {line.partition(":")[0] for line in _differences(kept, wanted)}
+            found = differences(to_dict(kept), to_dict(wanted))
+            names = {line.partition(":")[0] for line in found}
             if names <= set(BUDGET_SHARES):
                 notes.append(
                     f"extended from {before.env_steps:,} to {wanted.env_steps:,} steps: learning "
@@ -181,16 +182,9 @@ def _resumed(
                     "the new budget from here on"
                     + (f"; as before: {', '.join(sorted(names))}" if names else "")
                 )
-                wanted = kept
-        saved = saved | {"run": to_dict(wanted.run), "env_steps": before.env_steps}
-        if notes:
-            saved = saved | {"env_steps": wanted.env_steps}
+                wanted, saved = kept, saved | {"env_steps": kept.env_steps}
     check_settings(saved, settings(wanted, losses), run.workdir)
     return SeedRun(wanted, run.workdir), notes
-
-
-def _differences(old: Config, new: Config) -> list[str]:
-    return differences(to_dict(old), to_dict(new))
 
 
 def keep_results(run: SeedRun, env_steps: int) -> None:

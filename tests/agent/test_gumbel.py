@@ -6,18 +6,12 @@ import functools
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import mctx
 import numpy as np
 import pytest
 from helpers.plain_gumbel import PlainGumbel, halving, softmax
-from test_search import TableNetwork, Tables, jit, make_tree, random_tables, table_recurrent
+from helpers.tables import TableNetwork, Tables, jit, random_tables, table_recurrent
 
-from ez_jax.agent.q_transforms import (
-    TreeScale,
-    qtransform_completed_by_tree_min_max,
-    scale_by_tree_and_root,
-)
 from ez_jax.agent.search import budget, search, search_from_root
 from ez_jax.config import SearchConfig, replace
 from ez_jax.presets import V2
@@ -184,82 +178,6 @@ def test_budget_by_action_count():
     assert allowed == {2: (4, 2), 3: (4, 2), 4: (16, 4), 15: (16, 4), 16: (16, 8), 18: (16, 8)}
     fixed = SearchConfig(algorithm="gumbel", num_simulations=32, max_considered_actions=5)
     assert {tuple(budget(fixed, actions)) for actions in (2, 4, 18)} == {(32, 5)}
-
-
-def log(*probs) -> list[float]:
-    return np.log(probs).tolist()
-
-
-def completed(tree: mctx.Tree, transform=qtransform_completed_by_tree_min_max):
-    """The Q-transform at each node, `[M, A]`."""
-
-    def run(tree: mctx.Tree):
-        tree = tree.replace(extra_data=scale_by_tree_and_root(tree))
-        return jax.vmap(transform, (None, 0))(tree, jnp.arange(len(tree.parents)))
-
-    noise = TreeScale(jnp.nan, jnp.nan, root_gumbel=jnp.arange(3.0))
-    return jit(run)(tree.replace(extra_data=noise))
-
-
-@pytest.mark.parametrize(
-    ("root_value", "expected"), [(1.0, [1, 1 / 3, 31 / 45]), (6.0, [1 / 2, 1 / 6, 23 / 45])]
-)
-def test_completed_qvalues_over_the_whole_tree(root_value, expected):
-    """Q-values: root 3, 1, -; node 1: -, 0, -; node 2 has none. Range 0 to 3, or to the root's
-    value of 6.
-
-    The root's v_mix, with priors 1/2 and 1/4 of the visited, is (1 + 4 (3/2 + 1/4) / (3/4)) / 5 =
-    31/15, or 46/15 with value 6; that of node 1 is (2 + 2 * 0) / 3; that of node 2 its network
-    value of -1, which is clipped.
-    """
-    visits, rewards, values = np.zeros((4, 3), np.int32), np.zeros((4, 3)), np.zeros((4, 3))
-    visits[0], visits[1] = [3, 1, 0], [0, 2, 0]
-    rewards[0], values[0] = [1, 0, 9], [4, 2, 9]
-    rewards[1], values[1] = [9, 2, -9], [9, -4, -9]  # what stands at unvisited children is not read
-    tree = make_tree([-1, 0, 0, -1], visits, rewards, values, 0.5).replace(
-        raw_values=jnp.array([root_value, 2, -1, 0]),
-        children_prior_logits=jnp.array([log(0.5, 0.25, 0.25)] + [[0.0] * 3] * 3),
-    )
-    result = completed(tree)
-    np.testing.assert_allclose(result[0], 5.3 * np.array(expected), rtol=1e-5)
-    np.testing.assert_allclose(
-        result[1], 5.2 * np.array([2 / 3, 0, 2 / 3]) / max(3, root_value), rtol=1e-5
-    )
-    np.testing.assert_array_equal(result[2], np.zeros(3))
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({}, [0, 2.04, 0.68]),
-        ({"c_visit": 9.0, "c_scale": 2.0, "min_value_range": 0.008}, [0, 10, 10 / 3]),
-        ({"q_scale": "siblings"}, [0, 5.1, 1.7]),
-        ({"q_scale": "siblings", "c_visit": 9.0, "c_scale": 2.0}, [0, 20, 20 / 3]),
-    ],
-)
-def test_completed_qvalues_with_small_range(settings, expected):
-    """0.5, 0.504 and v_mix (0.5 + 2 * 0.502) / 3: a range of 0.004 counts as 0.01, or as the config
-    says.
-
-    mctx's range of the siblings has no floor: it stretches to 0, 1 and 1/3. Each is scaled by (50 +
-    1) / 10 or (9 + 1) * 2.
-    """
-    config = SearchConfig(algorithm="gumbel", **settings)
-    with mock.patch.object(mctx, "gumbel_muzero_policy") as policy:
-        search_from_root(mock.MagicMock(), table_recurrent, config, None, None, explore=False)
-    tree = make_tree(
-        [-1, 0], [[1, 1, 0], [0, 0, 0]], [[0.5, 0.504, 0], [0, 0, 0]], np.zeros((2, 3)), 0.9
-    )
-    tree = tree.replace(raw_values=jnp.array([0.5, 0.5]), children_prior_logits=jnp.zeros((2, 3)))
-    np.testing.assert_allclose(
-        completed(tree, policy.call_args.kwargs["qtransform"])[0], expected, atol=2e-3
-    )
-
-
-def test_completed_qvalues_before_the_first_visit():
-    tree = make_tree([-1, -1], np.zeros((2, 3), np.int32), np.zeros((2, 3)), np.zeros((2, 3)), 0.9)
-    tree = tree.replace(raw_values=jnp.array([0.7, 0]), children_prior_logits=jnp.zeros((2, 3)))
-    np.testing.assert_array_equal(completed(tree)[0], [0, 0, 0])
 
 
 @functools.cache

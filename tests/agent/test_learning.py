@@ -2,13 +2,24 @@
 schedules.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.batches import (
+    BATCH,
+    IMAGE,
+    STACK,
+    UNROLL,
+    VECTOR,
+    make_batch,
+    make_config,
+    make_network,
+    make_targets,
+)
 from helpers.plain_loss import plain_loss, scalar
+from helpers.toy import PARAMETERS, STATISTICS, TOY, Toy
 from helpers.training import train_call
 
 from ez_jax import config as config_lib
@@ -16,84 +27,9 @@ from ez_jax import presets
 from ez_jax.agent import learning
 from ez_jax.agent import optimizer as optimizer_lib
 from ez_jax.agent import unroll as unroll_lib
-from ez_jax.agent.losses import LOSSES, active_losses, policy_loss, value_loss
+from ez_jax.agent.losses import active_losses, value_loss
 from ez_jax.agent.targets import make_targets as targets_of
-from ez_jax.networks import Moments, Network, Prediction, init_variables
 from ez_jax.observations import frames_to_channels
-from ez_jax.types import Batch, EnvSpec, Targets
-
-BATCH, STACK, UNROLL, TD, ACTIONS = 4, 2, 3, 2, 3
-VECTOR = EnvSpec(ACTIONS, (3,), np.float32, STACK)
-IMAGE = EnvSpec(ACTIONS, (16, 16, 1), np.uint8, STACK)
-
-
-def make_config(unroll=UNROLL, **changes):
-    return config_lib.replace(
-        presets.DEBUG,
-        env__stack=STACK,
-        target__unroll_steps=unroll,
-        target__td_steps=TD,
-        target__prefix_horizon=2,
-        network__channels=8,
-        network__head_channels=2,
-        network__head_hidden=4,
-        network__lstm=5,
-        network__support=3,
-        network__projection=6,
-        network__predictor=4,
-        loss__shift=0,
-        loss__intensity=0.0,
-        **{"network__joint_norm": False, **changes},
-    )
-
-
-def make_network(config, spec):
-    """A network whose every parameter is random: the zero-initialised heads would hide mistakes."""
-    network = Network(config.network, spec)
-    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
-    rng = np.random.default_rng(0)
-    variables["params"] = jax.tree.map(
-        lambda x: x + rng.normal(0, 0.2, x.shape).astype(np.float32), variables["params"]
-    )
-    return network, variables
-
-
-def make_batch(spec, size=BATCH, unroll=UNROLL):
-    """Random windows without any end."""
-    rng = np.random.default_rng(0)
-    length = unroll + TD + 1
-    shape = (size, STACK + unroll, *spec.frame_shape)
-    frames = rng.normal(size=shape) if len(spec.frame_shape) == 1 else rng.integers(0, 256, shape)
-    zeros, flat = np.zeros(size, np.int32), np.zeros((size, length), np.float32)
-    return Batch(
-        frames=frames.astype(spec.frame_dtype),
-        action=rng.integers(0, ACTIONS, (size, length)).astype(np.int32),
-        reward=rng.normal(size=(size, length)).astype(np.float32),
-        discount=flat + 1,
-        last=flat > 0,
-        policy=rng.dirichlet(np.ones(ACTIONS), (size, length)).astype(np.float32),
-        search_value=flat,
-        network_value=rng.normal(0, 3, (size, length)).astype(np.float32),
-        age=zeros,
-        staleness=zeros,
-        weight=rng.uniform(0.1, 1, size).astype(np.float32),
-    )
-
-
-def make_targets(size=BATCH, unroll=UNROLL):
-    """Random targets; the samples' episodes end after different steps."""
-    rng = np.random.default_rng(1)
-    end = np.arange(size)[:, None] + 1
-    steps = np.arange(unroll + 1)
-    return Targets(
-        value=rng.normal(0, 5, (size, unroll + 1)).astype(np.float32),
-        value_prefix=rng.normal(0, 2, (size, unroll)).astype(np.float32),
-        policy=rng.dirichlet(np.ones(ACTIONS), (size, unroll + 1)).astype(np.float32),
-        # Other masks for values than for states, as when terminal states absorb.
-        value_mask=((steps <= end) | (np.arange(size)[:, None] == 1)).astype(np.float32),
-        policy_mask=(steps < end).astype(np.float32),
-        state_mask=(steps <= end).astype(np.float32),
-    )
 
 
 def step(learner, key, batch, network, config, terms):
@@ -187,240 +123,6 @@ def test_joint_norm_trains_the_heads_as_a_search_sees_them(consistency):
     ):
         assert np.ptp(expected, axis=(0, 1)).max() > 0.1
         np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4)
-
-
-# HALF GRADIENT
-
-
-class Toy(nn.Module):
-    """A linear scalar model: state_k = r d^k x, value h state, prefix p (sum of states), projection
-    q state and state.
-    """
-
-    spec: EnvSpec
-
-    def setup(self):
-        for name, value in PARAMETERS.items():
-            setattr(self, name, self.param(name, nn.initializers.constant(value), ()))
-
-    def encode(self, observation, train):
-        # A running average that counts: each call keeps it and adds a moment of 1.
-        one = Moments(mean=jnp.ones((1, 1)), variance=jnp.ones((1, 1)), momentum=0.5)
-        self.sow("moments", "batch", one, reduce_fn=lambda _, new: new)
-        pixels = observation.reshape(observation.shape[0], -1)
-        return self.r * pixels[:, -1:].astype(jnp.float32)
-
-    def advance(self, state, action, train):
-        return self.d * state
-
-    def value_prefixes(self, states, memory, train, restart):
-        steps, total = states.reshape(memory.shape[0], -1), []
-        for k in range(steps.shape[1]):
-            memory = (0 if k % restart == 0 else memory) + steps[:, k : k + 1]
-            total.append(memory)
-        logits = self.p * jnp.concatenate(total, 1).reshape(-1, 1)
-        return memory, jnp.pad(logits, ((0, 0), (0, 2)))
-
-    def predict(self, state, train):
-        logits = jnp.pad(self.h * state.reshape(-1, 1), ((0, 0), (0, 2)))
-        return Prediction(logits, logits)
-
-    def project(self, state, train):
-        return state
-
-    def predict_projection(self, projection, train):
-        return self.q * projection
-
-    def initial_memory(self, batch):
-        return jnp.zeros((batch, 1))
-
-
-STATISTICS = {"mean": jnp.zeros(1), "var": jnp.zeros(1)}
-
-
-def encodes(statistics):
-    """Number of encodings that moved the toy's running average: 1 - 1/2^n after n."""
-    return round(-np.log2(1 - float(statistics["mean"][0])))
-
-
-PARAMETERS = {"r": 0.7, "d": 0.9, "h": 1.3, "p": 0.6, "q": 0.4}
-TOY = EnvSpec(ACTIONS, (1,), np.float32, STACK)
-X = np.array(
-    [[9.0, 2.0, 5.0, 6.0, 7.0], [8.0, 3.0, 1.0, 2.0, 4.0]], np.float32
-)  # the frame in front, x_0, x_1, x_2, x_3
-WEIGHT = np.array([1.0, 0.5], np.float32)
-
-
-def toy_gradient(term, half):
-    """Gradient of the objective whose only term is `term(unroll) -> [B]`."""
-    config = make_config(loss__half_gradient=half)
-    batch = make_batch(TOY, 2).replace(frames=X[:, :, None], weight=WEIGHT)
-    terms = {"probe": (lambda unroll, targets, config: term(unroll), 1.0)}
-    params = {name: jnp.array(value) for name, value in PARAMETERS.items()}
-    return jax.grad(learning.loss, has_aux=True)(
-        params,
-        STATISTICS,
-        jax.random.key(0),
-        batch,
-        make_targets(2),
-        network=Toy(TOY),
-        config=config,
-        terms=terms,
-    )[0]
-
-
-@pytest.mark.parametrize("half", [True, False])
-@pytest.mark.parametrize("k", [0, 1, 3])
-def test_gradient_of_the_heads_at_step_k(k, half):
-    """Halved once for each state it passes; the head itself is not."""
-    r, d, h = (PARAMETERS[name] for name in "rdh")
-    c = np.mean(WEIGHT * X[:, 1]) / UNROLL
-    s = 0.5 if half else 1.0
-    for field in ("value_logits", "policy_logits"):
-        gradient = toy_gradient(lambda unroll: getattr(unroll, field)[:, k, 0], half)
-        np.testing.assert_allclose(gradient["h"], c * r * d**k, rtol=1e-5)
-        np.testing.assert_allclose(gradient["r"], c * h * (s * d) ** k, rtol=1e-5)
-        # The dynamics of step j sees the gradient of the states j..k.
-        through = sum(s ** (k - j + 1) for j in range(1, k + 1)) * d ** (k - 1)
-        np.testing.assert_allclose(gradient["d"], c * h * r * through, rtol=1e-5)
-        assert gradient["p"] == gradient["q"] == 0
-
-
-@pytest.mark.parametrize("half", [True, False])
-def test_gradient_of_the_value_prefix(half):
-    """Steps 1 and 2 are summed, step 3 starts anew; memory is passed on in full, only states are
-    halved.
-    """
-    r, d, p = (PARAMETERS[name] for name in "rdp")
-    c = np.mean(WEIGHT * X[:, 1]) / UNROLL
-    a = d * (0.5 if half else 1.0)
-    for k, summed, halved in ((1, d, a), (2, d + d**2, a + a**2), (3, d**3, a**3)):
-        gradient = toy_gradient(lambda unroll: unroll.prefix_logits[:, k - 1, 0], half)
-        np.testing.assert_allclose(gradient["p"], c * r * summed, rtol=1e-5)
-        np.testing.assert_allclose(gradient["r"], c * p * halved, rtol=1e-5)
-
-
-@pytest.mark.parametrize("half", [True, False])
-def test_gradient_of_the_consistency(half):
-    """State k meets frame k; nothing flows into the encoded side."""
-    r, d, q = (PARAMETERS[name] for name in "rdq")
-    for k in (1, 3):
-        c = np.mean(WEIGHT * X[:, 1] * r * X[:, 1 + k]) / UNROLL
-        gradient = toy_gradient(
-            lambda unroll: (unroll.projection * unroll.target_projection)[:, k - 1, 0], half
-        )
-        np.testing.assert_allclose(gradient["q"], c * r * d**k, rtol=1e-5)
-        np.testing.assert_allclose(
-            gradient["r"], c * q * (d * (0.5 if half else 1.0)) ** k, rtol=1e-5
-        )
-
-
-def test_half_gradient_of_the_network():
-    """The representation gets 0.5^k of step k's value and policy losses, the heads all of them."""
-    gradients = {}
-    for half in (True, False):
-        config = make_config(2, loss__half_gradient=half)
-        network, variables = make_network(config, VECTOR)
-        terms = {"policy": (policy_loss, 1.0), "value": (value_loss, 1.0)}
-
-        @jax.jit
-        def gradient(mask):
-            targets = make_targets(unroll=2).replace(
-                value_mask=mask, policy_mask=mask, state_mask=mask
-            )
-            return jax.grad(learning.loss, has_aux=True)(
-                variables["params"],
-                variables["batch_stats"],
-                jax.random.key(0),
-                make_batch(VECTOR, unroll=2),
-                targets,
-                network=network,
-                config=config,
-                terms=terms,
-            )[0]
-
-        gradients[half] = [gradient(jnp.zeros((BATCH, 3)).at[:, k].set(1.0)) for k in range(3)]
-    for k, (halved, full) in enumerate(zip(*gradients.values())):
-        for part, factor in (
-            ("representation", 0.5**k),
-            ("trunk", 1.0),
-            ("value_head", 1.0),
-            ("policy_head", 1.0),
-        ):
-            assert optax.tree.norm(full[part]) > 1e-2
-            for a, b in zip(jax.tree.leaves(halved[part]), jax.tree.leaves(full[part])):
-                np.testing.assert_allclose(
-                    a, factor * b, rtol=1e-4, atol=1e-5 * factor * max(np.abs(b).max(), 0.1)
-                )
-
-
-# WHAT IS COMPUTED
-
-
-def toy_unroll(spec, config, batch, consistency, key=0):
-    params = {name: jnp.array(value) for name, value in PARAMETERS.items()}
-    return unroll_lib.unroll_model(
-        Toy(spec),
-        config,
-        {"params": params, "batch_stats": STATISTICS},
-        jax.random.key(key),
-        batch,
-        consistency,
-    )
-
-
-def test_without_consistency_no_frame_is_encoded_but_the_first():
-    """Its projections are left out, unless a term that is not the paper's might read them."""
-    config = make_config()
-    batch = make_batch(TOY, 2)
-    unroll, stats = toy_unroll(TOY, config, batch, False)
-    assert unroll.projection is None and unroll.target_projection is None and encodes(stats) == 1
-    unroll, stats = toy_unroll(TOY, config, batch, True)
-    assert (
-        unroll.projection.shape == unroll.target_projection.shape == (2, UNROLL, 1)
-        and encodes(stats) == 1 + UNROLL
-    )
-
-    def encodes_with(terms):
-        params = {name: jnp.array(value) for name, value in PARAMETERS.items()}
-        _, output = learning.loss(
-            params,
-            STATISTICS,
-            jax.random.key(0),
-            batch,
-            make_targets(2),
-            network=Toy(TOY),
-            config=config,
-            terms=terms,
-        )
-        return encodes(output.batch_stats)
-
-    assert encodes_with({"policy": (LOSSES["policy"], 1.0)}) == 1
-    for name in ("mine", "policy"):
-        assert encodes_with({name: (lambda *_: jnp.zeros(2), 1.0)}) == 1 + UNROLL
-
-
-def test_augmentation_is_drawn_once_for_the_input_and_once_for_the_targets():
-    """On frames that are all 100, a state says the intensity: one for all target frames of a
-    sample, apart from its input's.
-    """
-    config = config_lib.replace(make_config(), loss__intensity=0.05)
-    spec = EnvSpec(ACTIONS, (4, 4, 1), np.uint8, STACK)
-    batch = make_batch(spec, 6)
-    batch = batch.replace(frames=np.full_like(batch.frames, 100))
-    unroll, _ = toy_unroll(spec, config, batch, True)
-    given = np.asarray(unroll.value_logits[:, 0, 0]) / (100 * PARAMETERS["r"] * PARAMETERS["h"])
-    target = np.asarray(unroll.target_projection[:, :, 0]) / (100 * PARAMETERS["r"])
-    np.testing.assert_allclose(target, np.tile(target[:, :1], UNROLL), rtol=1e-6)
-    assert (np.abs(given - target[:, 0]) > 1e-4).all()
-    assert len(set(given.round(5))) == len(set(target[:, 0].round(5))) == 6
-    assert max(np.abs(given - 1).max(), np.abs(target - 1).max()) <= 0.1 + 1e-5
-    # Vectors are left alone.
-    batch = make_batch(TOY, 2)
-    unroll, _ = toy_unroll(TOY, config, batch, True)
-    np.testing.assert_allclose(
-        unroll.target_projection[:, :, 0], PARAMETERS["r"] * batch.frames[:, STACK:, 0], rtol=1e-6
-    )
 
 
 # SCHEDULES AND STATE

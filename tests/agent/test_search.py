@@ -3,7 +3,6 @@ hand.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,59 +10,13 @@ import mctx
 import numpy as np
 import pytest
 from helpers.plain_search import PlainSearch
+from helpers.tables import TableNetwork, Tables, jit, random_tables, table_recurrent
 
-from ez_jax.agent.q_transforms import qtransform_by_tree_min_max, scale_by_tree
 from ez_jax.agent.search import Node, make_recurrent_fn, make_root, search, search_from_root
-from ez_jax.agent.transforms import scalar_to_probs
-from ez_jax.config import NetworkConfig, SearchConfig, replace
-from ez_jax.networks import Network, Prediction, Step, init_variables
+from ez_jax.config import SearchConfig, replace
+from ez_jax.networks import Network, init_variables
 from ez_jax.presets import DEBUG, PAPER
 from ez_jax.types import EnvSpec
-
-SUPPORT = 20
-
-# Nearly all the time of these tests is compilation.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-class Tables(NamedTuple):
-    """A deterministic model with S states and A actions."""
-
-    next_state: np.ndarray  # [S, A] i32
-    reward: np.ndarray  # [S, A] f32
-    logits: np.ndarray  # [S, A] f32
-    value: np.ndarray  # [S] f32
-    discount: np.ndarray  # [] f32
-
-
-def random_tables(
-    seed: int, states: int, actions: int, *, scale: float = 1.0, peak: float = 1.0
-) -> Tables:
-    """Irregular numbers, so that no two children ever tie; `scale` of rewards and values, `peak` of
-    the priors.
-    """
-    rng = np.random.default_rng(seed)
-    return Tables(
-        rng.integers(0, states, (states, actions), dtype=np.int32),
-        (scale * rng.normal(size=(states, actions))).astype(np.float32),
-        (peak * rng.normal(size=(states, actions))).astype(np.float32),
-        (scale * rng.normal(size=states)).astype(np.float32),
-        np.float32(0.97),
-    )
-
-
-def table_recurrent(tables, key, action, state):
-    """The tables as mctx steps them."""
-    del key
-    tables = jax.tree.map(jnp.asarray, tables)
-    following = tables.next_state[state, action]
-    output = mctx.RecurrentFnOutput(
-        reward=tables.reward[state, action],
-        discount=jnp.full(state.shape, tables.discount),
-        prior_logits=tables.logits[following],
-        value=tables.value[following],
-    )
-    return output, following
 
 
 @functools.cache
@@ -112,53 +65,6 @@ def assert_agrees(output, row: int, tree: PlainSearch, simulations: int, margin:
     np.testing.assert_allclose(output.policy[row] * simulations, tree.visits, atol=1e-3)
     np.testing.assert_allclose(output.search_value[row], tree.search_value, rtol=1e-4, atol=1e-5)
     assert tree.visits[output.action[row]] == tree.visits.max()
-
-
-class TableNetwork:
-    """Stands in for a network: the latent state is the index of a state, and the memory sums
-    rewards.
-
-    Its prefix depends on all steps since the memory was zero, and not only by their sum if `bend`
-    is not 0. Without value prefix it predicts single rewards and has no memory.
-    """
-
-    def __init__(self, value_prefix: bool = True, bend: float = 0.0):
-        self.config = NetworkConfig(value_prefix=value_prefix, support=SUPPORT)
-        self.bend = bend
-
-    def apply(self, variables, *args, method):
-        return getattr(self, method)(jax.tree.map(jnp.asarray, variables), *args)
-
-    def initial_memory(self, batch):
-        units = 1 if self.config.value_prefix else 0
-        return jnp.zeros((batch, units)), jnp.zeros((batch, units))
-
-    def encode(self, tables, observation):
-        return observation.astype(jnp.float32)
-
-    def predict(self, tables, state):
-        index = state[:, 0].astype(jnp.int32)
-        return Prediction(scalar_logits(tables.value[index]), tables.logits[index])
-
-    def step(self, tables, state, memory, action):
-        index = state[:, 0].astype(jnp.int32)
-        total, steps = memory
-        total, steps = (
-            total + tables.reward[index, action][:, None],
-            0.6 * steps + 1 + 0.1 * index[:, None],
-        )
-        prefix = (
-            (total + self.bend * jnp.sin(steps))[:, 0]
-            if self.config.value_prefix
-            else tables.reward[index, action]
-        )
-        following = tables.next_state[index, action].astype(jnp.float32)[:, None]
-        return Step(following, (total, steps), scalar_logits(prefix))
-
-
-def scalar_logits(x):
-    """Logits that say x exactly."""
-    return jnp.log(jnp.maximum(scalar_to_probs(x, SUPPORT), 1e-30))
 
 
 @pytest.mark.parametrize("actions", [4, 6])
@@ -292,78 +198,6 @@ def test_recurrent_fn_takes_prefix_differences(value_prefix):
         np.testing.assert_allclose(prefixes, expected, atol=2e-5)
     else:
         np.testing.assert_allclose(prefixes, rewards, atol=2e-5)
-
-
-def make_tree(parents, visits, rewards, values, discount) -> mctx.Tree:
-    """An unbatched tree with what the Q-transform reads."""
-    rewards = np.array(rewards, np.float32)
-    return mctx.Tree(
-        parents=jnp.array(parents),
-        children_visits=jnp.array(visits),
-        children_rewards=jnp.asarray(rewards),
-        children_discounts=jnp.full(rewards.shape, discount),
-        children_values=jnp.array(values, jnp.float32),
-        node_visits=None,
-        raw_values=None,
-        node_values=None,
-        action_from_parent=None,
-        children_index=None,
-        children_prior_logits=None,
-        embeddings=None,
-        root_invalid_actions=None,
-        extra_data=None,
-    )
-
-
-@functools.partial(jit, static_argnames="min_range")
-def transformed(tree: mctx.Tree, min_range: float = 0.01):
-    """The Q-transform at each node, `[M, A]`."""
-    transform = functools.partial(qtransform_by_tree_min_max, min_range=min_range)
-    tree = tree.replace(extra_data=scale_by_tree(tree))
-    return jax.vmap(transform, (None, 0))(tree, jnp.arange(tree.parents.shape[0]))
-
-
-def test_qtransform_over_the_whole_tree():
-    """Q-values: root 3, 1, -; node 1: -, 0, -; node 3 (depth 2): -, -, 2; the rest has none. Range
-    0 to 3.
-
-    Unvisited: root (3 + 1) / 2 = 2; node 1 (2 + 0) / 2 = 1; node 3 (1 + 2) / 2 = 1.5; node 2 its
-      parent's 2; node 4 1.5.
-    Visit counts do not weigh. The last two nodes do not exist yet.
-    """
-    visits = np.zeros((7, 3), np.int32)
-    visits[0], visits[1], visits[3] = [3, 1, 0], [0, 2, 0], [0, 0, 1]
-    rewards, values = np.zeros((7, 3)), np.zeros((7, 3))
-    rewards[0], values[0] = [1, 0, 0], [4, 2, 0]
-    rewards[1], values[1] = [0, 2, 0], [0, -4, 0]
-    rewards[3], values[3] = [0, 0, -1], [0, 0, 6]
-    tree = make_tree([-1, 0, 0, 1, 3, -1, -1], visits, rewards, values, 0.5)
-    expected = [[1, 1 / 3, 2 / 3], [1 / 3, 0, 1 / 3], [2 / 3] * 3, [0.5, 0.5, 2 / 3], [0.5] * 3]
-    np.testing.assert_allclose(transformed(tree)[:5], expected, atol=1e-6)
-
-
-def test_qtransform_with_small_range():
-    """A range of 0.004 counts as 0.01, or as what `min_range` says; node 1 has no visited child and
-    takes its parent's mean.
-    """
-    none = [0, 0, 0]
-    tree = make_tree(
-        [-1, 0, 0], [[1, 1, 0], none, none], [[0.5, 0.504, 0], none, none], np.zeros((3, 3)), 0.9
-    )
-    np.testing.assert_allclose(transformed(tree), [[0, 0.4, 0.2], [0.2] * 3, [0.2] * 3], atol=1e-4)
-    np.testing.assert_allclose(transformed(tree, 0.001)[0], [0, 1, 0.5], atol=1e-3)
-
-
-@pytest.mark.parametrize(("q", "expected"), [(0.3, 0.3), (1.7, 1.0), (-0.4, 0.0)])
-def test_qtransform_without_range(q, expected):
-    """One Q-value alone is only clipped, and so are the means made of it."""
-    tree = make_tree([-1, 0], [[0, 1], [0, 0]], [[0, q], [0, 0]], np.zeros((2, 2)), 0.9)
-    np.testing.assert_allclose(transformed(tree), [[expected] * 2] * 2, atol=1e-6)
-
-
-def test_qtransform_before_the_first_visit():
-    tree = make_tree([-1, -1], np.zeros((2, 2), np.int32), np.zeros((2, 2)), np.zeros((2, 2)), 0.9)
-    np.testing.assert_array_equal(transformed(tree)[0], [0, 0])
 
 
 def test_key_matters_only_when_exploring():

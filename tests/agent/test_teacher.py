@@ -13,7 +13,7 @@ from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.optimizer import make_optimizer
 from ez_jax.agent.search import search
 from ez_jax.agent.transforms import logits_to_scalar
-from ez_jax.config import replace
+from ez_jax.config import replace, validate
 from ez_jax.networks import encode, infer
 from ez_jax.observations import frames_to_channels
 from ez_jax.types import Positions
@@ -158,6 +158,9 @@ def test_target_of_the_entropy_falls_with_the_updates():
     ]
     np.testing.assert_allclose(found, np.log(3) * np.array([0.8, 0.5, 0.2]), rtol=1e-2)
     assert targets.entropy_target(CONFIG, 3, jnp.asarray(0)) is None
+    for wrong in ((1.1, 0.5), (0.5, -0.1)):
+        with pytest.raises(ValueError, match=r"loss.entropy-target=.* must be in \[0, 1\]"):
+            validate(replace(CONFIG, loss__entropy_target=wrong))
 
 
 # OPTIMISER

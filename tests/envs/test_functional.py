@@ -1,21 +1,17 @@
-"""Environments in JAX: Catch by hand, the protocol of `TimeStep`, adapters against their libraries,
-and what is refused.
-"""
+"""Environments in JAX: Catch by hand, and the protocol of `TimeStep`."""
 
 import functools
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.steps import assert_same, lane, play
 
 from ez_jax.config import EnvConfig
 from ez_jax.envs import EnvPool, JaxEnvs, UnknownTask, check_task, make, register, registry
 from ez_jax.envs.catch import Catch
 from ez_jax.envs.functional import Reset, Step, start
-from ez_jax.observations import to_frame
-from ez_jax.types import TimeStep
 
 RAW = dict(clip_rewards=False, max_episode_steps=0, eval_max_episode_steps=0)
 CATCH = EnvConfig(id="jax/Catch", **RAW)
@@ -64,20 +60,6 @@ class Picture:
             jnp.zeros((), bool),
             jnp.zeros((), bool),
         )
-
-
-def play(env, actions) -> TimeStep:
-    """The time steps along `actions [T, N]`, stacked; the reset is not among them."""
-    env.reset()
-    return jax.tree.map(lambda *x: np.stack(x), *[env.step(np.asarray(a)) for a in actions])
-
-
-def lane(steps: TimeStep, i: int = 0) -> TimeStep:
-    return jax.tree.map(lambda x: x[:, i], steps)
-
-
-def assert_same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
 
 # CATCH
@@ -284,203 +266,3 @@ def test_an_environment_of_ones_own(monkeypatch):
     assert a.max() > 240 and a.min() < 15 and np.any(a[0] != a[1])
     with pytest.raises(UnknownTask, match="the nearest are: mine/Picture"):
         check_task("mine/Pictur")
-
-
-# FRAMES
-
-
-@pytest.mark.parametrize("library", [np, jnp])
-def test_boards_become_vectors_and_images_stay_images(library):
-    def made(shape, dtype):
-        # JAX has no float64 by default.
-        return library.ones((2, *shape), "float32" if library is jnp and "64" in dtype else dtype)
-
-    for shape, dtype, new_shape, new_dtype, value in [
-        ((10, 5), "float32", (50,), "float32", 1),
-        ((10, 10, 4), "bool", (400,), "uint8", 1),
-        ((15, 16, 3), "uint8", (720,), "float32", 1),
-        ((4,), "float64", (4,), "float32", 1),
-        ((3, 2), "int32", (6,), "float32", 1),
-        ((16, 16, 3), "uint8", (16, 16, 3), "uint8", 1),
-        ((16, 20, 1), "float32", (16, 20, 1), "uint8", 255),
-        ((16, 16, 2), "bool", (16, 16, 2), "uint8", 255),
-    ]:
-        frame = to_frame(made(shape, dtype))
-        assert (frame.shape, frame.dtype) == ((2, *new_shape), new_dtype) and np.all(
-            np.asarray(frame) == value
-        ), (shape, dtype)
-    # In the order of the board.
-    numbers = library.arange(12).reshape(1, 2, 3, 2)
-    assert to_frame(numbers).tolist() == [list(range(12))]
-    image = library.linspace(0.0, 1.0, 256).reshape(1, 16, 16, 1)
-    assert np.asarray(to_frame(image)).ravel().tolist() == list(range(256))
-
-
-# OTHER LIBRARIES
-
-
-def test_gymnax_is_stepped_as_gymnax_itself():
-    gymnax = pytest.importorskip("gymnax")
-    from ez_jax.envs.adapters import Gymnax
-
-    library, params = gymnax.make("CartPole-v1")
-    params = params.replace(max_steps_in_episode=12)
-    ours = Gymnax(library, params)
-    assert ours.num_actions == 2
-    our_step, ends = jax.jit(ours.step), {}
-    for name, policy in {"pushed": lambda i: 1, "balanced": lambda i: i % 2}.items():
-        key = jax.random.key(1)
-        observation, state = library.reset(key, params)
-        ours_now = ours.reset(key)
-        np.testing.assert_array_equal(observation, ours_now.observation)
-        mine = ours_now.state
-        for i in range(12):
-            key, now = jax.random.split(key)
-            step = our_step(mine, jnp.asarray(policy(i)), jax.random.split(now)[0])
-            _, state, reward, terminated, truncated, info = library.step(
-                now, state, policy(i), params
-            )
-            np.testing.assert_allclose(
-                step.observation, info["final_observation"], rtol=1e-5, atol=1e-7
-            )
-            assert [float(x) for x in step[2:]] == [
-                float(x) for x in (reward, terminated, truncated)
-            ]
-            mine = step.state
-            if terminated or truncated:
-                break
-        ends[name] = i, bool(terminated), bool(truncated)
-    assert ends["balanced"] == (11, False, True)  # time is up
-    assert ends["pushed"][0] < 11 and ends["pushed"][1:] == (True, False)  # the pole fell
-
-
-def test_gymnax_in_lock_step():
-    pytest.importorskip("gymnax")
-    env = make(
-        EnvConfig(id="gymnax/CartPole-v1", **RAW | {"max_episode_steps": 6}), [0, 1], training=True
-    )
-    spec = env.spec(1)
-    assert (env.num_envs, spec.num_actions, spec.frame_shape, spec.frame_dtype) == (
-        2,
-        2,
-        (4,),
-        np.float32,
-    )
-    steps = play(env, [[i % 2, i % 2] for i in range(8)])
-    assert steps.last[:, 0].tolist() == [False] * 5 + [True, False, False] and np.all(
-        steps.discount == 1
-    )
-    assert steps.reward[:, 0].tolist() == [1] * 6 + [0, 1]
-    assert np.abs(steps.frame[6]).max() <= 0.05  # a fresh start
-    whole = play(make(EnvConfig(id="gymnax/CartPole-v1", **RAW), [0], training=True), [[1]] * 20)
-    end = whole.last[:, 0].tolist().index(True)
-    assert (
-        end < 15
-        and whole.discount[end, 0] == 0
-        and whole.reward[end, 0] == 1
-        and whole.first[end + 1, 0]
-    )
-
-
-def test_pgx_is_stepped_as_pgx_itself():
-    pgx = pytest.importorskip("pgx")
-    pytest.importorskip("pgx_minatar")
-    env = make(EnvConfig(id="pgx/minatar-breakout", **RAW), [0], training=True)
-    spec = env.spec(1)
-    assert (spec.num_actions, spec.frame_shape, spec.frame_dtype) == (3, (400,), np.uint8)
-
-    from ez_jax.envs.adapters import Pgx
-
-    library = pgx.make("minatar-breakout")
-    ours, library_step = jax.jit(Pgx(library).step), jax.jit(library.step)
-    key = jax.random.key(3)
-    state, mine = library.init(key), Pgx(library).reset(key)
-    np.testing.assert_array_equal(mine.observation, state.observation)
-    rewards, mine = [], mine.state
-    for i in range(200):
-        key, now = jax.random.split(key)
-        # Under the ball for a while, then not any more.
-        paddle, ball = np.argmax(np.asarray(state.observation)[..., :2].any(0), axis=0)
-        action = jnp.asarray(0 if i >= 60 or ball == paddle else 1 if ball < paddle else 2)
-        state, step = library_step(state, action, now), ours(mine, action, now)
-        mine = step.state
-        np.testing.assert_array_equal(step.observation, state.observation)
-        assert step.reward.shape == () and float(step.reward) == float(state.rewards[0])
-        assert bool(step.terminated) == bool(state.terminated) and not bool(step.truncated)
-        rewards.append(float(step.reward))
-        if state.terminated:
-            break
-    assert bool(state.terminated) and sum(rewards) > 0
-
-    # The same episode's end in lock-step, and the board of the next.
-    steps = play(env, [[1]] * 60)
-    end = steps.last[:, 0].tolist().index(True)
-    assert (
-        steps.discount[end, 0] == 0
-        and steps.game_over[end, 0]
-        and steps.first[end + 1, 0]
-        and not steps.last[end + 1, 0]
-    )
-    assert (
-        set(np.unique(steps.frame)) == {0, 1}
-        and steps.frame[end + 1].reshape(10, 10, 4)[1:4, :, 3].all()
-    )  # a whole wall
-
-
-# REFUSALS
-
-
-@pytest.mark.parametrize(
-    "task, message",
-    [
-        ("Pendulum-v1", "Pendulum-v1 has continuous actions; only discrete actions are supported"),
-        ("Ant-v4", "Ant-v4 has continuous actions; only discrete actions are supported"),
-        (
-            "Game2048-v1",
-            "Game2048-v1 has observations of the kind Dict; only vectors, images and indices are "
-            "supported",
-        ),
-        ("Brekout-v5", "unknown game 'Brekout'; the nearest are: Breakout"),
-        ("CartPol-v1", "unknown game 'CartPol-v1'; the nearest are: CartPole-v1"),
-        ("jax/Cath", "unknown game 'jax/Cath'; the nearest are: jax/Catch"),
-        (
-            "gymnax/CartPol-v1",
-            "unknown game 'gymnax/CartPol-v1'; the nearest are: gymnax/CartPole-v1",
-        ),
-        (
-            "pgx/minatar-brekout",
-            "unknown game 'pgx/minatar-brekout'; the nearest are: pgx/minatar-breakout",
-        ),
-        (
-            "gymnax/Pendulum-v1",
-            "Pendulum-v1 has continuous actions; only discrete actions are supported",
-        ),
-        ("pgx/tic_tac_toe", "tic_tac_toe is a game of 2 players; only one is supported"),
-    ],
-)
-def test_refusals_are_one_line_before_any_work(monkeypatch, task, message):
-    if task.startswith(("gymnax/", "pgx/")):
-        pytest.importorskip(task.partition("/")[0])
-
-    def never(*_, **__):
-        raise AssertionError("environments were built")
-
-    monkeypatch.setattr(registry, "EnvPool", never)
-    monkeypatch.setattr(registry, "JaxEnvs", never)
-    for attempt in (lambda: check_task(task), lambda: make(EnvConfig(id=task), [0], training=True)):
-        with pytest.raises(ValueError) as caught:
-            attempt()
-        assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
-        assert isinstance(caught.value, UnknownTask) == message.startswith("unknown")
-
-
-@pytest.mark.parametrize("task", ["CartPole-v1", "Breakout-v5", "Catch-v0", "jax/Catch"])
-def test_what_is_supported_is_not_refused(task):
-    check_task(task)
-
-
-def test_missing_libraries_name_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gymnax", None)  # an import of it fails
-    with pytest.raises(ValueError, match='gymnax/CartPole-v1 needs the extra "jaxenvs"'):
-        check_task("gymnax/CartPole-v1")
-    check_task("CartPole-v1")  # nothing else needs it

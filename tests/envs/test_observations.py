@@ -147,3 +147,30 @@ def test_drawn_games_keep_their_legal_actions():
     game = Pgx(pgx.make("2048"))
     legal = Drawn(game).legal_actions(game.reset(jax.random.key(0)).state)
     assert legal.shape == (4,) and legal.dtype == bool
+
+
+@pytest.mark.parametrize("library", [np, jnp])
+def test_boards_become_vectors_and_images_stay_images(library):
+    def made(shape, dtype):
+        # JAX has no float64 by default.
+        return library.ones((2, *shape), "float32" if library is jnp and "64" in dtype else dtype)
+
+    for shape, dtype, new_shape, new_dtype, value in [
+        ((10, 5), "float32", (50,), "float32", 1),
+        ((10, 10, 4), "bool", (400,), "uint8", 1),
+        ((15, 16, 3), "uint8", (720,), "float32", 1),
+        ((4,), "float64", (4,), "float32", 1),
+        ((3, 2), "int32", (6,), "float32", 1),
+        ((16, 16, 3), "uint8", (16, 16, 3), "uint8", 1),
+        ((16, 20, 1), "float32", (16, 20, 1), "uint8", 255),
+        ((16, 16, 2), "bool", (16, 16, 2), "uint8", 255),
+    ]:
+        frame = to_frame(made(shape, dtype))
+        assert (frame.shape, frame.dtype) == ((2, *new_shape), new_dtype) and np.all(
+            np.asarray(frame) == value
+        ), (shape, dtype)
+    # In the order of the board.
+    numbers = library.arange(12).reshape(1, 2, 3, 2)
+    assert to_frame(numbers).tolist() == [list(range(12))]
+    image = library.linspace(0.0, 1.0, 256).reshape(1, 16, 16, 1)
+    assert np.asarray(to_frame(image)).ravel().tolist() == list(range(256))

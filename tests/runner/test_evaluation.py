@@ -30,7 +30,17 @@ class Endless:
         return Step(state, jax.nn.one_hot(action, 3), action.astype(float), no, no)
 
 
-@pytest.fixture(scope="module")
+class Long(Endless):
+    """Ends after 20 steps."""
+
+    time_limit = 20
+
+    def step(self, state, action, key):
+        step = super().step(state, action, key)
+        return step._replace(state=state + 1, truncated=state >= 19)
+
+
+@pytest.fixture
 def endless():
     register("test/Endless", Endless)
     config = replace(CATCH, env__id="test/Endless", env__eval_max_episode_steps=0)
@@ -44,6 +54,10 @@ def test_a_game_that_nothing_ends_is_cut_and_this_is_said(endless, monkeypatch, 
     assert [episode.length for episode in found.episodes] == [12, 12] and len(found.actions) == 12
     assert "test/Endless has no limit: games end after 12 steps" in capsys.readouterr().out
     network, config, variables = endless
+    # A limit of the task's own counts, whatever its length.
+    register("test/Endless", lambda: Long())
+    assert [e.length for e in evaluate(network, config, variables, episodes=2).episodes] == [20, 20]
+    assert "no limit" not in capsys.readouterr().out
     config = replace(config, env__eval_max_episode_steps=5)
     found = evaluate(network, config, variables, episodes=2)
     assert [episode.length for episode in found.episodes] == [5, 5]

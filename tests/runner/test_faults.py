@@ -200,23 +200,26 @@ def test_a_failed_start_leaves_the_folder_free(tmp_path):
 # NUMBERS
 
 
-class Broken:
-    """Rewards are NaN from the second step of an episode on."""
+class Paying:
+    """Four steps an episode, each with the same reward but the first of 1."""
 
     num_actions = 2
+
+    def __init__(self, reward):
+        self.reward = reward
 
     def reset(self, key):
         return Reset(jnp.zeros((), jnp.int32), jnp.zeros(3))
 
     def step(self, state, action, key):
         state = state + 1
-        reward = jnp.where(state >= 2, jnp.nan, 1.0)
+        reward = jnp.where(state >= 2, self.reward, 1.0)
         return Step(state, jnp.zeros(3), reward, state >= 4, jnp.zeros((), bool))
 
 
 @pytest.mark.slow
 def test_a_reward_that_is_no_number_is_named(tmp_path):
-    register("test/Broken", Broken)
+    register("test/Broken", lambda: Paying(jnp.nan))
     config = replace(CATCH, env__id="test/Broken")
     with pytest.raises(
         RunError,
@@ -226,22 +229,10 @@ def test_a_reward_that_is_no_number_is_named(tmp_path):
         run(config, tmp_path / "run")
 
 
-class Rich:
-    """A reward far beyond a support of 30 atoms, which holds about 900."""
-
-    num_actions = 2
-
-    def reset(self, key):
-        return Reset(jnp.zeros((), jnp.int32), jnp.zeros(3))
-
-    def step(self, state, action, key):
-        state = state + 1
-        return Step(state, jnp.zeros(3), jnp.full((), 1e4), state >= 4, jnp.zeros((), bool))
-
-
 @pytest.mark.slow
 def test_targets_beyond_the_support_are_told_once(tmp_path, capsys):
-    register("test/Rich", Rich)
+    """Rewards of 10,000; a support of 30 atoms holds about 900."""
+    register("test/Rich", lambda: Paying(1e4))
     config = replace(CATCH, env__id="test/Rich", replay__initial_priority="max")
     run(config, tmp_path / "run", evaluate_after=False)
     rows, said = metrics(tmp_path / "run"), capsys.readouterr().out

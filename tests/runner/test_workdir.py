@@ -133,3 +133,6 @@ def test_only_what_a_task_reads_is_shown():
     assert "dirichlet_alpha" in paper["search"] and "c_visit" not in paper["search"]
     assert "fresh_steps" not in paper["target"] and paper["optimizer"]["momentum"] == 0.9
     assert from_dict(paper) == PRESETS["paper"]
+    assert "target_interval" in paper["cycle"]
+    moving = replace(PRESETS["paper"], cycle__target_step_size=0.01)
+    assert "target_interval" not in applicable(moving, image=True, atari=True)["cycle"]
