@@ -142,6 +142,40 @@ def test_ablation_of_an_atari_preset(ablation, tmp_path):
     ]
 
 
+def test_switches_on_several_tasks(ablation, tmp_path, capsys):
+    script, started = ablation
+    words = ["--env", "jax/Catch", "drawn/jax/Catch", f"--workdir={tmp_path}", "--env-steps=3000"]
+    words += ["--loss.entropy=0.5", "--switch", "reanalyse.mode=off"]
+    words += ["loss.entropy=1 loss.entropy-target=0.8,0.1"]
+    assert script.main(words) == 0
+    assert [name for name, _ in started] == 2 * ["full", *words[-2:]]
+    catch, drawn = classic("jax/Catch", env_steps=3000), classic("drawn/jax/Catch", env_steps=3000)
+    expected = []
+    for whole in (catch, drawn):
+        whole = script.replace(whole, loss__entropy=0.5)
+        control = dict(loss__entropy=1.0, loss__entropy_target=(0.8, 0.1))
+        off = script.replace(whole, reanalyse__mode="off")
+        expected += [whole, off, script.replace(whole, **control)]
+    assert [config for _, config in started] == expected
+    written = sorted(path.relative_to(tmp_path).parts[0] for path in tmp_path.glob("*/*"))
+    assert written == 3 * ["drawn-jax-Catch-switches"] + 3 * ["jax-Catch-switches"]
+    assert capsys.readouterr().out.count("| 1.00 | 1.00 |") == 6
+    assert script.main(words) == 0 and len(started) == 6  # nothing is run again
+
+
+@pytest.mark.parametrize(
+    "switch, message",
+    [
+        ("reanalyse.mode", "switch 'reanalyse.mode' must be of the form name=value"),
+        ("env.num-envs=0", "env.num-envs=0 is out of range"),
+    ],
+)
+def test_bad_switches_are_refused_before_any_run(ablation, tmp_path, capsys, switch, message):
+    script, started = ablation
+    assert script.main([f"--workdir={tmp_path}", "--switch", "loss.value=1", switch]) == 2
+    assert message in capsys.readouterr().err and not started
+
+
 def test_repeated_search(tmp_path, monkeypatch, capsys):
     """Sixteen PUCT simulations tell eighteen actions of one worth apart, which a floored range and
     an entropy term prevent; actions of different worth are told apart all the same."""
