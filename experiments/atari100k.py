@@ -1,17 +1,19 @@
 """EfficientZero on one game of Atari 100k.
 
 python experiments/atari100k.py --game=Pong
+python experiments/atari100k.py --game=Pong --hours=1
 python experiments/atari100k.py --game=Breakout --preset=paper --seed=1
 python experiments/atari100k.py --game=Pong --search.num-simulations=16 --loss.consistency=0
 """
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from ez_jax.cli import RunArgs, launch, option, with_task
+from ez_jax.cli import RunArgs, default_workdir, launch, option, with_task
 from ez_jax.cli import parse as parse_options
-from ez_jax.config import Config
+from ez_jax.config import Config, replace, validate
 from ez_jax.presets import PRESETS
 
 EXPECTED = {
@@ -28,6 +30,10 @@ class Args(RunArgs):
     """One of EnvPool's Atari games, e.g. Breakout, MsPacman."""
     preset: Literal["auto", "paper", "v2", "cpu", "debug"] = "auto"
     """Named settings; auto takes `cpu` without an accelerator and `paper` with one."""
+    hours: float = 0.0
+    """Preset `cpu`: channels of the network and updates that fill so much time on this machine; 0:
+    those of the preset.
+    """
 
 
 def parse(argv: list[str]) -> Args:
@@ -56,7 +62,38 @@ def choose(preset: str) -> tuple[str, str]:
 def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
     preset, why = choose(args.preset)
-    return launch(args, args.game, preset, f"{why}; {EXPECTED[preset]}")
+    if not args.hours:
+        return launch(args, args.game, preset, f"{why}; {EXPECTED[preset]}")
+    try:
+        args = fitted(args, preset)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    sizes = f"{args.config.network.channels} channels"
+    return launch(args, args.game, preset, f"{why}; {sizes} for {args.hours:g} hours")
+
+
+def fitted(args: Args, preset: str) -> Args:
+    """The arguments with the sizes that fill `--hours`, or with those that a run has already.
+
+    Raises:
+      ValueError: they cannot be filled, or the game is unknown.
+    """
+    from ez_jax.envs import check_task, describe
+    from ez_jax.runner.spending import fit, matmul_rate
+    from ez_jax.runner.workdir import sizes_of
+
+    if preset != "cpu" or args.hours < 0:
+        raise ValueError(f"hours={args.hours:g} with preset {preset}: only `cpu` can be fitted")
+    config, begun = args.config, sizes_of(default_workdir(args, args.game, preset))
+    if args.resume and begun is not None:
+        config = replace(config, **begun)
+    else:
+        validate(config)
+        check_task(config.env.id)
+        spec = describe(config.env, config.env.stack).spec
+        config = fit(config, spec, 3600 * args.hours, matmul_rate())
+    return dataclasses.replace(args, config=config)
 
 
 if __name__ == "__main__":

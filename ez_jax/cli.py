@@ -128,10 +128,7 @@ def _help_line(name: str, doc: str, default: str | None = None) -> str:
 
 def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
     """Checks, runs and reports; returns the exit status of the command."""
-    config, name = args.config, task.replace("/", "-")
-    last = config.seed + args.num_seeds - 1
-    seeds = f"seed{config.seed}" if args.num_seeds == 1 else f"seeds{config.seed}-{last}"
-    workdir = Path(args.workdir or f"runs/{name}-{preset}-{seeds}")
+    config, workdir = args.config, default_workdir(args, task, preset)
     from ez_jax.runner.setup import setup
     from ez_jax.runner.stopping import Stopped
     from ez_jax.runner.train import run_together
@@ -173,6 +170,14 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
             f"{human}; see {one.workdir / 'result.json'}"
         )
     return 0
+
+
+def default_workdir(args: RunArgs, task: str, preset: str) -> Path:
+    """The work directory that was asked for, or one by task, preset and seeds."""
+    name, seed = task.replace("/", "-"), args.config.seed
+    several = f"seeds{seed}-{seed + args.num_seeds - 1}"
+    seeds = f"seed{seed}" if args.num_seeds == 1 else several
+    return Path(args.workdir or f"runs/{name}-{preset}-{seeds}")
 
 
 def import_modules(names: Sequence[str]) -> None:

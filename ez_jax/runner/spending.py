@@ -14,13 +14,17 @@ import jax.numpy as jnp
 
 from ez_jax import lowering
 from ez_jax.agent.search import budget
-from ez_jax.config import Config
+from ez_jax.config import Config, replace
 from ez_jax.networks import Network, init_variables
 from ez_jax.observations import observation_shape
 from ez_jax.types import EnvSpec
 
 ROOTS = 8
 """The cost of one is that of so many, divided."""
+WIDTHS = (16, 24, 32, 48, 64, 96, 128)
+"""Channels of the networks that a time is filled with."""
+REACHED = 0.4
+"""Share of a CPU's matmul rate that a whole run reaches."""
 
 
 class Spending(NamedTuple):
@@ -107,4 +111,36 @@ def of_config(config: Config, spec: EnvSpec) -> Spending:
         plain += k * (projecting + prediction) + (0.0 if mode == "teacher" else k * encoding)
     return Spending(
         config.env.num_envs * (encoding + search), reanalysed + size * (3 * learned + plain)
+    )
+
+
+def fit(config: Config, spec: EnvSpec, seconds: float, rate: float) -> Config:
+    """The channels and the updates that fill a time on a CPU.
+
+    Network and updates grow together: of the networks that leave time for one update in two steps
+    the widest, and as many updates as fit, up to two a step (large batches and many updates of a
+    small network bring little: arXiv 2508.14881).
+
+    Args:
+      config: of the run; its `network.channels` and `cycle.updates_per_act` are replaced.
+      spec: of the task.
+      seconds: for training.
+      rate: FLOP a second of a matrix product, see `matmul_rate`.
+
+    Raises:
+      ValueError: the time is too short for the smallest network.
+    """
+    acts = -(-(config.env_steps - config.cycle.warmup_steps) // config.env.num_envs)
+    available, least = REACHED * rate * seconds, max(1, config.env.num_envs // 2)
+    for channels in reversed(WIDTHS):
+        sized = replace(config, network__channels=channels)
+        cost = of_config(sized, spec)
+        left = available - cost.total(acts, config.cycle.final_updates)
+        updates = int(left // (acts * cost.update))
+        if updates >= least or (channels == WIDTHS[0] and updates >= 1):
+            return replace(sized, cycle__updates_per_act=min(updates, 2 * config.env.num_envs))
+    needed = cost.total(acts, acts + config.cycle.final_updates) / (REACHED * rate)
+    raise ValueError(
+        f"hours={seconds / 3600:.3g} is out of range: {config.env_steps:,} steps need at least "
+        f"{needed / 3600:.2g} on this machine; --env-steps takes less"
     )

@@ -70,6 +70,20 @@ def write_config(run: SeedRun, losses: ExtraLosses | None, spec: EnvSpec) -> Non
     write_atomically(run.workdir / "config.json", json.dumps(shown, indent=2) + "\n")
 
 
+def sizes_of(workdir: Path) -> dict[str, Any] | None:
+    """Channels and updates of the run in a work directory (of its first seed), for
+    `config.replace`; None without one.
+    """
+    found = sorted(workdir.glob("config.json")) or sorted(workdir.glob("seed*/config.json"))
+    if not found:
+        return None
+    saved = json.loads(found[0].read_text())
+    return dict(
+        network__channels=saved["network"]["channels"],
+        cycle__updates_per_act=saved["cycle"]["updates_per_act"],
+    )
+
+
 class Checked(NamedTuple):
     """What a command has to do."""
 

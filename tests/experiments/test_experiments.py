@@ -8,6 +8,7 @@ from helpers.tiny import load_script
 
 from ez_jax.config import to_dict, validate
 from ez_jax.presets import PRESETS, classic
+from ez_jax.runner import spending
 from ez_jax.runner.metrics import read_metrics
 
 
@@ -174,6 +175,28 @@ def test_bad_switches_are_refused_before_any_run(ablation, tmp_path, capsys, swi
     script, started = ablation
     assert script.main([f"--workdir={tmp_path}", "--switch", "loss.value=1", switch]) == 2
     assert message in capsys.readouterr().err and not started
+
+
+def test_hours(tmp_path, monkeypatch, capsys):
+    """The sizes follow from this machine's rate once; a run that goes on keeps those it has."""
+    script, started = load_script("atari100k"), []
+    monkeypatch.setattr(script, "launch", lambda args, *rest: started.append(args.config) or 0)
+    monkeypatch.setattr(spending, "matmul_rate", lambda: 1e11)
+    words = ["--game=Pong", "--preset=cpu", f"--workdir={tmp_path / 'run'}"]
+    assert script.main([*words, "--hours=1"]) == 0
+    assert script.main([*words, "--hours=4"]) == 0
+    assert script.main(words) == 0
+    one, four, preset = started
+    assert preset == script.replace(PRESETS["cpu"], env__id="Pong-v5")
+    assert one.network.channels < four.network.channels
+    (tmp_path / "run" / "seed0").mkdir(parents=True)
+    (tmp_path / "run" / "seed0" / "config.json").write_text(json.dumps(to_dict(one)))
+    assert script.main([*words, "--hours=4", "--num-seeds=2", "--resume"]) == 0
+    assert started[-1] == one
+    assert script.main(["--game=Pong", "--preset=paper", "--hours=1"]) == 2
+    assert "only `cpu` can be fitted" in capsys.readouterr().err
+    assert script.main(["--game=Pnog", "--preset=cpu", "--hours=1"]) == 2
+    assert "Pong" in capsys.readouterr().err and len(started) == 4
 
 
 def test_repeated_search(tmp_path, monkeypatch, capsys):

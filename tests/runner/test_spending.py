@@ -7,6 +7,7 @@ from helpers.tiny import CATCH
 
 from ez_jax.config import replace
 from ez_jax.envs import describe
+from ez_jax.presets import PRESETS
 from ez_jax.runner import spending
 
 
@@ -47,3 +48,30 @@ def test_acts_cost_by_environments_and_simulations():
 
 def test_rate_of_this_machine():
     assert 1e8 < spending.matmul_rate(128, 2) < 1e15
+
+
+@pytest.mark.parametrize("seconds", [1800, 3600, 7200, 14_400, 40_000])
+def test_a_time_is_filled(seconds):
+    """With as much as fits, in a wider network or with more updates where there is more time."""
+    config = replace(PRESETS["cpu"], env__id="Pong-v5")
+    spec, rate = describe(config.env, config.env.stack).spec, 1e11
+    found = spending.fit(config, spec, seconds, rate)
+    acts = (config.env_steps - config.cycle.warmup_steps) // config.env.num_envs
+    per_act, cost = found.cycle.updates_per_act, spending.of_config(found, spec)
+    final = config.cycle.final_updates
+    spent = cost.total(acts, acts * per_act + final) / (spending.REACHED * rate)
+    more = cost.total(acts, acts * (per_act + 1) + final) / (spending.REACHED * rate)
+    assert spent <= seconds < more or per_act == 2 * config.env.num_envs
+    assert found == replace(
+        config, network__channels=found.network.channels, cycle__updates_per_act=per_act
+    )
+    longer = spending.fit(config, spec, 2 * seconds, rate)
+    sizes = [(c.network.channels, c.cycle.updates_per_act) for c in (found, longer)]
+    assert sizes[0] < sizes[1]
+
+
+def test_a_time_that_is_too_short():
+    config = replace(PRESETS["cpu"], env__id="Pong-v5")
+    spec = describe(config.env, config.env.stack).spec
+    with pytest.raises(ValueError, match=r"hours=0.001 .* 100,000 steps need at least"):
+        spending.fit(config, spec, 3.6, 1e11)
