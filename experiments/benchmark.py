@@ -33,6 +33,7 @@ from ez_jax.presets import PRESETS
 from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages, counters
+from ez_jax.runner import spending
 from ez_jax.runner.timing import (
     Row,
     Work,
@@ -275,18 +276,20 @@ def update_rows(model: Model, args: Args) -> Iterator[Row]:
 
 
 def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
-    """The real thing on Pong: environments, one update with its share of reanalysis in both modes,
+    """The real thing on Pong: environments, one update with its share of reanalysis in each mode,
     a whole cycle.
     """
     wanted = set(args.only or ("environment", "learn", "cycle"))
-    for mode in ("oldest", "sampled"):
+    for mode in ("oldest", "sampled", "teacher"):
         config = replace(
             model.config, replay__capacity=4000, cycle__warmup_steps=1000, reanalyse__mode=mode
         )
         if config.env_steps < 2000:
             config = replace(config, env_steps=2000)
         env = make_training_envs(config)
-        loop = HostLoop(Stages(config, env.spec(config.env.stack), make_mesh(1)), env)
+        spec = env.spec(config.env.stack)
+        loop = HostLoop(Stages(config, spec, make_mesh(1)), env)
+        cost = spending.of_config(config, spec)
         state = loop.start(0)
         while counters(state)[0] < config.cycle.warmup_steps:
             state = loop.act(state, random=True)
@@ -306,7 +309,8 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
                 learn()
             return held[0].learner.updates
 
-        for name, fn in (("learn", learn), ("cycle", whole)):
+        work = cost.update, cost.total(1, config.cycle.updates_per_act)
+        for name, fn, flops in (("learn", learn, work[0]), ("cycle", whole, work[1])):
             if name not in wanted or (mode != model.config.reanalyse.mode and name == "cycle"):
                 continue
             start = time.perf_counter()
@@ -314,7 +318,9 @@ def cycle_rows(model: Model, args: Args) -> Iterator[Row]:
             first = time.perf_counter() - start
             minimum, median, runs = time_calls(fn, (), args.seconds, least=2)
             compile_s = max(0.0, first - median)
-            yield Row(model.size, f"{name} {mode}", median, minimum, runs, compile_s=compile_s)
+            yield Row(
+                model.size, f"{name} {mode}", median, minimum, runs, flops, compile_s=compile_s
+            )
 
 
 KINDS = {
