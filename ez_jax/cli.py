@@ -54,6 +54,10 @@ class RunArgs:
     """Trains so many seeds, from --seed on, in one program; each has a folder seed<k> of its own in
     the work directory.
     """
+    num_devices: int = 0
+    """Devices to use, of this process; 0: all, of all processes."""
+    local: bool = False
+    """Runs in this process alone, whatever cluster the environment speaks of."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules that register environments of one's own, e.g. --import my_envs."""
     # The config's booleans take True or False; a bare flag is for switches of the program.
@@ -129,32 +133,44 @@ def _help_line(name: str, doc: str, default: str | None = None) -> str:
 def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
     """Checks, runs and reports; returns the exit status of the command."""
     config, workdir = args.config, default_workdir(args, task, preset)
+    from ez_jax import hosts
+    from ez_jax.program.mesh import make_mesh
     from ez_jax.runner.setup import setup
     from ez_jax.runner.stopping import Stopped
     from ez_jax.runner.train import run_together
     from ez_jax.runner.workdir import SeedRun, seed_runs
 
-    setup()
     together = f", {args.num_seeds} seeds at once" if args.num_seeds > 1 else ""
 
     def announce() -> None:
-        print(
+        hosts.say(
             f"{task}, preset {preset} ({announcement}){together}: {config.env_steps:,} steps, "
-            f"{config.total_updates:,} updates; writing to {workdir}",
-            flush=True,
+            f"{config.total_updates:,} updates; {hosts.describe()}writing to {workdir}"
         )
 
     try:
-        import_modules(args.imports)
-        if args.num_seeds < 1:
-            raise ValueError(f"num-seeds={args.num_seeds} is out of range: it must be at least 1")
-        runs = [SeedRun(config, workdir)]
-        if args.num_seeds > 1:
-            runs = seed_runs(config, workdir, args.num_seeds)
-        results = run_together(runs, resume=args.resume, preset=preset, announce=announce)
+        setup(local=args.local)
+        with hosts.guard(agreed=Stopped):
+            import_modules(args.imports)
+            for name, value, least in (
+                ("num-seeds", args.num_seeds, 1),
+                ("num-devices", args.num_devices, 0),
+            ):
+                if value < least:
+                    raise ValueError(f"{name}={value} is out of range: it must be at least {least}")
+            runs = [SeedRun(config, workdir)]
+            if args.num_seeds > 1:
+                runs = seed_runs(config, workdir, args.num_seeds)
+            results = run_together(
+                runs,
+                resume=args.resume,
+                preset=preset,
+                announce=announce,
+                mesh=make_mesh(args.num_devices) if args.num_devices else None,
+            )
     except Stopped as stopped:
-        print(stopped)
-        return stopped.status
+        hosts.say(str(stopped))
+        return hosts.finish(stopped.status)
     except KeyboardInterrupt:  # not in training, whose state is saved
         print("interrupted; go on with the same command and --resume", file=sys.stderr)
         return 130
@@ -164,12 +180,12 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
     for one, result in zip(runs, results):
         normalized = result.get("human_normalized")
         human = f", human-normalised {normalized:.3f}" if normalized is not None else ""
-        print(
+        hosts.say(
             f"final score of seed {result['seed']}: {result['eval_mean']:.2f} over "
             f"{result['eval_episodes']} episodes ({result['eval_distinct']} distinct returns)"
             f"{human}; see {one.workdir / 'result.json'}"
         )
-    return 0
+    return hosts.finish(0)
 
 
 def default_workdir(args: RunArgs, task: str, preset: str) -> Path:

@@ -269,3 +269,6 @@ class RunConfig:
     """Evaluation episodes at the end, each with its own seed."""
     eval_simulations: int = bounded(0, 0)
     """Simulations in evaluation; 0: as in training."""
+    stuck_after: float = bounded(3600.0, 0.0)
+    """Seconds without the end of a cycle, compilation included, after which a run is taken for
+    stuck and ends with status 75; 0: never."""

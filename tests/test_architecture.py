@@ -49,6 +49,7 @@ def importers(library):
         ("networks", ("agent", "program", "runner", "envs", "cli")),
         ("envs", ("agent", "networks", "program", "runner", "cli")),
         ("lowering", ("agent", "networks", "program", "runner", "envs", "config", "types")),
+        ("hosts", ("agent", "networks", "program", "runner", "envs", "config", "types", "cli")),
         ("program", ("runner", "cli")),
         ("runner", ("cli",)),
     ],

@@ -17,12 +17,14 @@ from jax.sharding import Mesh
 
 from ez_jax.agent.losses import ExtraLosses
 from ez_jax.config import Config
-from ez_jax.envs import Environments, PureEnvironments, make
+from ez_jax.envs import Environments, PureEnvironments, describe, make
 from ez_jax.envs.seeds import training_seeds
+from ez_jax.hosts import own_part
 from ez_jax.lowering import jit
 from ez_jax.observations import push_frame
+from ez_jax.program.mesh import own_lanes
 from ez_jax.program.schedule import Plan, schedule
-from ez_jax.program.stages import Stages, counters
+from ez_jax.program.stages import Stages, check_divisible, counters
 from ez_jax.types import Array, State, TimeStep
 
 
@@ -74,7 +76,7 @@ class HostLoop:
         """One lock-step of all environments."""
         stages = self.stages
         state, selected = (stages.select_randomly if random else stages.select)(state)
-        timestep = self.env.step(np.asarray(jax.device_get(selected.action)).reshape(-1))
+        timestep = self.env.step(own_part(selected.action, -1).reshape(-1))
         return stages.record(state, selected, stages.to_lanes(timestep))
 
     def run(self, state: State, plan: Plan) -> tuple[State, list[Update]]:
@@ -94,7 +96,8 @@ class HostLoop:
         stages = self.stages
         fresh = self.start(0)
         acts = np.asarray(state.actor.acts)  # [] or [seeds]
-        log = np.moveaxis(np.asarray(state.actor.action_log), -2, 0)  # [M, N] or [M, seeds, N]
+        # [M, n] or [M, seeds, n], of this process's lanes
+        log = np.moveaxis(own_part(state.actor.action_log, -1), -2, 0)
 
         def put_frame(
             frames: Array, stack: Array, index: Array, running: Array, timestep: TimeStep
@@ -113,14 +116,13 @@ class HostLoop:
         placed = frames.sharding, stack.sharding
         put_frame = jax.jit(put_frame, donate_argnums=(0, 1), out_shardings=placed)
         slots = frames.shape[-len(stages.spec.frame_shape) - 1]
-        last = np.asarray(fresh.actor.last)
+        last = own_part(fresh.actor.last, -1)
         for i in range(int(acts.max())):
             running = i < acts  # a seed that had taken all its steps waits for the others
             timestep = stages.to_lanes(self.env.step(log[i].reshape(-1)))
-            index = jnp.asarray(i % slots, jnp.int32)
-            frames, stack = put_frame(frames, stack, index, jnp.asarray(running), timestep)
-            last = np.where(running[..., None], np.asarray(timestep.last), last)
-        if not np.array_equal(last, state.actor.last):
+            frames, stack = put_frame(frames, stack, np.int32(i % slots), running, timestep)
+            last = np.where(running[..., None], own_part(timestep.last, -1), last)
+        if not np.array_equal(last, own_part(state.actor.last, -1)):
             raise ValueError(
                 "the environments did not repeat the recorded run: is this another EnvPool version?"
             )
@@ -203,15 +205,17 @@ def train(loop: Loop, state: State) -> Iterator[tuple[State, list[Update]]]:
         yield state, updates
 
 
-def make_training_envs(config: Config, num_seeds: int = 1) -> Environments:
-    """The training environments, those of one seed after another.
+def make_training_envs(
+    config: Config, num_seeds: int = 1, lanes: slice = slice(None)
+) -> Environments:
+    """The training environments of some lanes, those of one seed after another.
 
-    Their seeds follow from the run's and are the same on any number of devices.
+    Their seeds follow from the run's and are the same on any number of devices and processes.
     """
     seeds = [
         seed
         for s in range(num_seeds)
-        for seed in training_seeds(config.seed + s, config.env.num_envs)
+        for seed in training_seeds(config.seed + s, config.env.num_envs)[lanes]
     ]
     return make(config.env, seeds, training=True)
 
@@ -224,11 +228,11 @@ def make_loop(
     num_seeds: int | None = None,
 ) -> Loop:
     """Environments, compiled stages and the loop that joins them; arguments as of `Stages`."""
-    env = make_training_envs(config, num_seeds or 1)
+    check_divisible(config, mesh.size)
+    env = make_training_envs(config, num_seeds or 1, own_lanes(mesh, config.env.num_envs))
     stages = functools.partial(
         Stages, config, env.spec(config.env.stack), mesh, losses=losses, num_seeds=num_seeds
     )
     if not isinstance(env, PureEnvironments):
         return HostLoop(stages(), env)
-    first = jax.eval_shape(lambda: jax.tree.map(lambda x: x[: config.env.num_envs], env.state))
-    return CompiledLoop(stages(env=first), env)
+    return CompiledLoop(stages(env=describe(config.env, config.env.stack).state), env)

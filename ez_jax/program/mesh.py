@@ -15,11 +15,26 @@ DATA, REPLICATED = PartitionSpec("data"), PartitionSpec()
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A mesh over the first `num_devices` devices, all by default."""
+    """A mesh over the first `num_devices` devices, all of all processes by default.
+
+    Raises:
+      ValueError: there are not so many.
+    """
     devices = jax.devices()[:num_devices]
+    if num_devices is not None and len(devices) < num_devices:
+        raise ValueError(f"num-devices={num_devices}, but there are {len(devices)} devices")
+    if jax.process_index() not in {device.process_index for device in devices}:
+        raise ValueError(f"num-devices={num_devices} leaves some processes without a device")
     # Explicit axes, JAX's default, break mctx and indexed updates.
     axis_types = (AxisType.Auto,)
     return jax.make_mesh((len(devices),), ("data",), axis_types=axis_types, devices=devices)
+
+
+def own_lanes(mesh: Mesh, num_lanes: int) -> slice:
+    """Those of `num_lanes` environments whose devices are this process's."""
+    parts = NamedSharding(mesh, DATA).addressable_devices_indices_map((num_lanes,)).values()
+    bounds = [part[0].indices(num_lanes) for part in parts if part]
+    return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
 
 
 class DeviceLanes:

@@ -16,7 +16,14 @@ from ez_jax.agent.losses import ExtraLosses, active_losses
 from ez_jax.config import Config
 from ez_jax.lowering import jit
 from ez_jax.networks import Network
-from ez_jax.program.mesh import DATA, REPLICATED, DeviceLanes, sharding, state_shardings
+from ez_jax.program.mesh import (
+    DATA,
+    REPLICATED,
+    DeviceLanes,
+    own_lanes,
+    sharding,
+    state_shardings,
+)
 from ez_jax.types import Array, EnvSpec, State
 
 
@@ -45,22 +52,14 @@ class Stages:
         losses: ExtraLosses | None = None,
         num_seeds: int | None = None,
     ):
-        for name, size in (
-            ("env.num-envs", config.env.num_envs),
-            ("cycle.batch-size", config.cycle.batch_size),
-            ("reanalyse.positions", config.reanalyse.positions),
-        ):
-            if size % mesh.size:
-                raise ValueError(
-                    f"{name}={size} is out of range: it must be a multiple of the {mesh.size} "
-                    "devices"
-                )
+        check_divisible(config, mesh.size)
         self.config, self.spec, self.mesh, self.num_seeds = config, spec, mesh, num_seeds
         self.network = Network(config.network, spec)
         terms = active_losses(config, losses)
         self.agent = agent = Agent(config, self.network, terms, DeviceLanes(mesh))
-        lanes = (config.env.num_envs,)
-        self._lanes = lanes if num_seeds is None else (num_seeds, *lanes)
+        lanes = own_lanes(mesh, config.env.num_envs)
+        here = (lanes.stop - lanes.start,)
+        self._lanes = here if num_seeds is None else (num_seeds, *here)
         self.abstract = abstract_state(agent, env)
         """Shapes of the state of one seed."""
         self.shardings = state_shardings(self.abstract, mesh, self.seeds)
@@ -102,10 +101,11 @@ class Stages:
         )
 
     def to_lanes(self, tree: Any) -> Any:
-        """Puts host arrays `[seeds * N, ...]` on the devices, one lane per environment."""
+        """Puts host arrays `[seeds * n, ...]` of this process's `n` lanes on its devices."""
 
         def one(x: Any) -> Array:
-            return jax.device_put(x.reshape(self._lanes + x.shape[1:]), self.lane_sharding)
+            mine = x.reshape(self._lanes + x.shape[1:])
+            return jax.make_array_from_process_local_data(self.lane_sharding, mine)
 
         return jax.tree.map(one, tree)
 
@@ -120,6 +120,19 @@ class Stages:
         state, drawn = self.draw(state)
         state = self.reanalyse(state, drawn)
         return self.learn(state, drawn)
+
+
+def check_divisible(config: Config, num_devices: int) -> None:
+    """Raises `ValueError` where environments, batch or reanalysed positions cannot be split."""
+    for name, size in (
+        ("env.num-envs", config.env.num_envs),
+        ("cycle.batch-size", config.cycle.batch_size),
+        ("reanalyse.positions", config.reanalyse.positions),
+    ):
+        if size % num_devices:
+            raise ValueError(
+                f"{name}={size} is out of range: it must be a multiple of the {num_devices} devices"
+            )
 
 
 def abstract_state(agent: Agent, env: Any = None) -> State:

@@ -1,4 +1,4 @@
-"""One process in a work directory at a time."""
+"""One run in a work directory at a time."""
 
 import fcntl
 import os
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ez_jax import hosts
 from ez_jax.runner.workdir import RunError
 
 NAME = ".lock"
@@ -22,19 +23,27 @@ def locked(workdirs: Sequence[Path]) -> Iterator[None]:
       RunError: another process holds one, or one cannot be made.
     """
     with ExitStack() as held:
-        for workdir in workdirs:
-            try:
-                workdir.mkdir(parents=True, exist_ok=True)
-                file = held.enter_context((workdir / NAME).open("a+"))
-            except OSError as error:
-                raise RunError(f"cannot write to {workdir}: {error.strerror}") from error
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise RunError(f"{workdir} is in use by {holder}") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+
+        def hold() -> None:
+            for workdir in workdirs if hosts.first() else ():
+                _hold(workdir, held)
+
+        hosts.together(hold)
         yield
+
+
+def _hold(workdir: Path, held: ExitStack) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = held.enter_context((workdir / NAME).open("a+"))
+    except OSError as error:
+        raise RunError(f"cannot write to {workdir}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise RunError(f"{workdir} is in use by {holder}") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()

@@ -5,15 +5,17 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tensorboardX import SummaryWriter
+
+from ez_jax import hosts
 
 NAME = "metrics.jsonl"
 
 
 class MetricsFile:
-    """`metrics.jsonl` and TensorBoard events of one work directory.
+    """`metrics.jsonl` and TensorBoard events of one work directory, written by process 0.
 
     Resuming cuts the lines that were written after the checkpoint: they come again, the same but
     for times.
@@ -21,6 +23,9 @@ class MetricsFile:
 
     def __init__(self, workdir: Path, updates: int):
         self.path = Path(workdir) / NAME
+        self._file: TextIO | None = None
+        if not hosts.first():
+            return
         kept = []
         if self.path.exists():
             for line in self.path.read_text().splitlines():
@@ -36,6 +41,8 @@ class MetricsFile:
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         """Writes one line; what is not finite becomes null."""
+        if self._file is None:
+            return
         clean = {name: value if is_number(value) else None for name, value in row.items()}
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
@@ -46,8 +53,9 @@ class MetricsFile:
 
     def close(self) -> None:
         """Flushes and closes both."""
-        self._file.close()
-        self._board.close()
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
 
 
 def is_number(value: float | int | None) -> bool:

@@ -9,6 +9,8 @@ import rich.console
 import rich.live
 import rich.spinner
 
+from ez_jax import hosts
+
 
 class Progress:
     """One live line on a terminal, plain lines elsewhere (one every `seconds`)."""
@@ -22,7 +24,8 @@ class Progress:
           peak: FLOP a second that the devices reach.
           seconds: between two plain lines.
         """
-        self.console = rich.console.Console(highlight=False, soft_wrap=True)
+        quiet = not hosts.first()
+        self.console = rich.console.Console(highlight=False, soft_wrap=True, quiet=quiet)
         self._goal = env_steps, updates
         self._seconds = seconds
         self._last = -math.inf
@@ -31,7 +34,7 @@ class Progress:
         self._began: tuple[float, Mapping[str, Any]] | None = None
 
     def __enter__(self) -> "Progress":
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self._live = rich.live.Live(console=self.console, refresh_per_second=4)
             self._live.start()
         return self

@@ -1,5 +1,6 @@
 """Where a result comes from: device, versions, commit and command."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -26,6 +27,17 @@ def provenance(command: str | None = None) -> dict[str, Any]:
         "commit": _commit(),
         "command": command or shlex.join(["python", *sys.argv]),
     }
+
+
+def software() -> dict[str, Any]:
+    """What must be the same in all processes of a run: versions, and the package's own code."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parents[1]
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    versions = {package: _version(package) for package in PACKAGES}
+    python = platform.python_version()
+    return {"versions": {"python": python} | versions, "code": digest.hexdigest()[:12]}
 
 
 def _version(package: str) -> str | None:

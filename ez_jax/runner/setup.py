@@ -6,12 +6,19 @@ from pathlib import Path
 
 import jax
 
+from ez_jax import hosts
 
-def setup(cache_dir: str | None = None) -> None:
-    """Keeps compiled programs on disk: only the first run on a machine waits for the compiler.
+
+def setup(cache_dir: str | None = None, *, local: bool = False) -> None:
+    """Keeps compiled programs on disk, so that only the first run on a machine waits for the
+    compiler, and joins the other processes of a run where there are.
 
     Args:
       cache_dir: by default `$JAX_COMPILATION_CACHE_DIR`, or `~/.cache/ez_jax`.
+      local: stay alone, see `hosts.connect`.
+
+    Raises:
+      ValueError: the other processes cannot be reached.
     """
     # Children (git, the video encoder) are started by fork and exec at once: JAX's threads are in
     # no danger.
@@ -24,3 +31,4 @@ def setup(cache_dir: str | None = None) -> None:
     folder = folder or str(Path.home() / ".cache" / "ez_jax")
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    hosts.connect(local)

@@ -7,6 +7,8 @@ import time
 from types import FrameType
 from typing import Any
 
+from ez_jax import hosts
+
 GRACE_S = 15.0
 """Seconds until a run that does not come to the end of a cycle, because a program is being
 compiled, ends without saving. Job managers kill 30 seconds after they asked."""
@@ -21,34 +23,39 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a flag; a second Ctrl-C interrupts at once.
+    """Turns Ctrl-C and SIGTERM at any process into a stop of all; a second Ctrl-C interrupts at
+    once.
 
     A signal handler of Python waits for the compiler, which can take minutes; a thread does not,
     and ends the process. What is on disk is complete at any time.
+
+    Args:
+      stuck_after: see `hosts.meeting.Meeting`.
     """
 
-    def __init__(self) -> None:
-        self.signal = 0
+    def __init__(self, stuck_after: float = 0.0) -> None:
+        self._meeting = hosts.meeting(stuck_after)
+        self._interrupted = False
         self._previous: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
         self._over = threading.Event()
 
-    @property
-    def requested(self) -> bool:
-        """Whether the run shall stop."""
-        return self.signal != 0
+    def end_of_cycle(self) -> bool:
+        """Whether the run stops here; then it may take its time to save."""
+        if not self._meeting.end_of_cycle():
+            return False
+        self._over.set()
+        self._meeting.obeyed()
+        return True
 
     @property
     def status(self) -> int:
         """The exit status that tells a shell or a job manager of the signal: 130, 143."""
-        return 128 + self.signal
-
-    def obeyed(self) -> None:
-        """The run has come to the end of a cycle, and may take its time to save."""
-        self._over.set()
+        return 128 + self._meeting.signal
 
     def __enter__(self) -> "StopRequest":
+        self._meeting.__enter__()
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._handle)
@@ -63,6 +70,7 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        self._meeting.__exit__()
         if self._pipe:
             signal.set_wakeup_fd(self._wakeup)
             os.close(self._pipe[1])  # ends the thread, which closes the other end
@@ -72,21 +80,23 @@ class StopRequest:
     def _watch(self, pipe: int) -> None:
         # Python writes the number of each signal here at once, whatever the main thread does.
         while number := os.read(pipe, 1):
-            if number[0] not in self._previous or self._over.wait(GRACE_S):
+            if number[0] not in self._previous:
                 continue
-            print(
-                f"stopped: the end of a cycle did not come within {GRACE_S:.0f} s; what was saved "
-                "before is kept; go on with the same command and --resume",
-                flush=True,
+            self._meeting.call(number[0])
+            if self._over.wait(GRACE_S):
+                continue
+            hosts.leave(
+                128 + number[0],
+                f"the end of a cycle did not come within {GRACE_S:.0f} s; what was saved before is "
+                "kept; go on with the same command and --resume",
             )
-            os._exit(128 + number[0])
         os.close(pipe)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.requested and number == signal.SIGINT:
+        if self._interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        self._interrupted = True
 
 
 class Clock:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ez_jax import hosts
 from ez_jax.agent import acting
 from ez_jax.agent.losses import ExtraLosses
 from ez_jax.config import Config
@@ -27,7 +28,7 @@ from ez_jax.runner.checkpoint import Checkpoints, newest_common, with_log, witho
 from ez_jax.runner.lock import locked
 from ez_jax.runner.metrics import MetricsFile
 from ez_jax.runner.progress import Progress
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import provenance, software
 from ez_jax.runner.stopping import Clock, Stopped, StopRequest
 from ez_jax.runner.workdir import (
     RunError,
@@ -105,12 +106,15 @@ def run_together(
     check_all = functools.partial(
         check, runs, resume=resume, losses=losses, evaluate_after=evaluate_after
     )
-    check_all()
+    hosts.same({"config": settings(runs[0].config, losses), "seeds": len(runs), **software()})
+    for one in runs:
+        hosts.shared_folder(one.workdir)
+    hosts.together(check_all)
     with locked([one.workdir for one in runs]):
-        checked = check_all()  # nobody else can change anything now
+        checked = hosts.together(check_all)  # nobody else can change anything now
         announce()
         for note in checked.notes:
-            print(note, flush=True)
+            hosts.say(note)
         made = {}
         if checked.todo:
             found = _run_rest(
@@ -132,8 +136,9 @@ def _run_rest(
     """Trains and evaluates what is not finished; arguments as those of `run_together`."""
     config, several = runs[0].config, len(runs) > 1
     origin = provenance(command)
-    loop = make_loop(
-        config, mesh or make_mesh(), losses=losses, num_seeds=len(runs) if several else None
+    num_seeds = len(runs) if several else None
+    loop = hosts.together(
+        lambda: make_loop(config, mesh or make_mesh(), losses=losses, num_seeds=num_seeds)
     )
     for one in runs:
         if meta is not None and meta["config"]["env_steps"] != config.env_steps:
@@ -144,21 +149,18 @@ def _run_rest(
         state = loop.start(config.seed)
     else:
         state = _restore(loop, checkpoints, meta["config"]["env_steps"])
-        print("resumed at {:,} steps and {:,} updates".format(*counters(state)), flush=True)
+        hosts.say("resumed at {:,} steps and {:,} updates".format(*counters(state)))
     clock = Clock(meta["wall_s"] if meta else 0.0)
     state = train(loop, state, runs, checkpoints, clock, losses)
     for saved in checkpoints:
         saved.close()
 
-    trained_s, results = round(clock(), 1), []
+    trained_s, results, played = round(clock(), 1), [], None
     # Pure environments can be played again: compiled once for all seeds. Emulators cannot.
-    played = (
-        evaluation.make_evaluation_envs(config, config.run.eval_episodes)
-        if evaluate_after
-        else None
-    )
+    if evaluate_after and hosts.first():
+        played = evaluation.make_evaluation_envs(config, config.run.eval_episodes)
     for i, one in enumerate(runs):
-        learner, actor = watch.of_seed((state.learner, state.actor), i, several)
+        learner, actor = watch.of_seed((state.learner, watch.small(state.actor)), i, several)
         result = {
             "game": evaluation.game_name(config),
             "preset": preset,
@@ -173,7 +175,8 @@ def _run_rest(
             result["extra_losses"] = describe_losses(losses)
         if evaluate_after:
             env = played if i == 0 or isinstance(played, PureEnvironments) else None
-            result |= _evaluate_into(loop, one, learner.variables, env)
+            evaluate = functools.partial(_evaluate_into, loop, one, learner.variables, env)
+            result |= hosts.agree(evaluate)
         results.append(result)
     for one, result in zip(runs, results):
         result |= {"wall_s": round(clock(), 1), **origin}
@@ -218,8 +221,8 @@ def train(
     def log(state: State, update: Update) -> None:
         check_losses(state)
         pending.clear()
-        small = state.actor.replace(env=None, stack=None, action_log=None)
-        actor, metrics = jax.device_get((small, update.metrics | loop.stages.diagnose(state)))
+        measured = update.metrics | loop.stages.diagnose(state)
+        actor, metrics = jax.device_get((watch.small(state.actor), measured))
         rows = []
         for i, file in enumerate(files):
             one, measured = (watch.of_seed(x, i, several) for x in (actor, metrics))
@@ -240,7 +243,7 @@ def train(
 
     goal = config.env_steps, config.total_updates, watch.peak_rate(loop.stages)
     logged = saved = counters(state)[1]
-    with Progress(*goal) as progress, StopRequest() as stop:
+    with Progress(*goal) as progress, StopRequest(config.run.stuck_after) as stop:
         try:
             status(state)
             for state, updates in follow_schedule(loop, state):  # noqa: B020 (consumed in turn)
@@ -251,8 +254,7 @@ def train(
                         logged = update.number
                 status(state)
                 steps, done = counters(state)
-                if stop.requested:
-                    stop.obeyed()
+                if stop.end_of_cycle():
                     save(state)
                     raise Stopped(
                         f"stopped and saved at {steps:,} steps and {done:,} updates; "

@@ -9,12 +9,19 @@ import numpy as np
 
 from ez_jax.agent import acting
 from ez_jax.config import replace
+from ez_jax.hosts import own_part
 from ez_jax.program.loops import Update
 from ez_jax.program.stages import Stages
 from ez_jax.runner import spending
 from ez_jax.runner.workdir import RunError
 from ez_jax.sections import RunConfig
-from ez_jax.types import State
+from ez_jax.types import Actor, State
+
+
+def small(actor: Actor) -> Actor:
+    """What every process has of an actor: counters and scores, no lanes."""
+    lanes = "env", "stack", "legal", "last", "discount", "offset", "score", "action_log"
+    return actor.replace(**dict.fromkeys(lanes))
 
 
 def of_seed(tree: Any, index: int, several: bool) -> Any:
@@ -50,7 +57,7 @@ def blame(state: State) -> str:
     """Says so, as a part of a sentence, where it was the environment that gave no number."""
     replay = state.replay
     for name, values in (("rewards", replay.reward), ("observations", replay.frame)):
-        if values.dtype.kind == "f" and not np.all(np.isfinite(np.asarray(values))):
+        if values.dtype.kind == "f" and not np.all(np.isfinite(own_part(values, -values.ndim))):
             return f"the environment gave {name} that are not finite; "
     return ""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ez_jax import hosts
 from ez_jax.agent.losses import ExtraLosses
 from ez_jax.config import (
     Config,
@@ -62,6 +63,8 @@ def write_config(run: SeedRun, losses: ExtraLosses | None, spec: EnvSpec) -> Non
 
     Checkpoints hold all of them.
     """
+    if not hosts.first():
+        return
     run.workdir.mkdir(parents=True, exist_ok=True)
     image, atari = len(spec.frame_shape) == 3, is_atari(run.config.env.id)
     extra = describe_losses(losses)
@@ -203,7 +206,7 @@ def _resumed(
 
 def keep_results(run: SeedRun, env_steps: int) -> None:
     """Gives the results of a run that is extended the number of its steps as a suffix."""
-    for name in ("result.json", "eval.csv"):
+    for name in ("result.json", "eval.csv") if hosts.first() else ():
         path = run.workdir / name
         if path.exists():
             path.rename(path.with_stem(f"{path.stem}-{env_steps}"))
@@ -224,7 +227,9 @@ def check_settings(saved: dict[str, Any], wanted: dict[str, Any], path: Path) ->
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is never seen half written."""
+    """Writes a file that is never seen half written, in process 0."""
+    if not hosts.first():
+        return
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
     temporary.replace(path)

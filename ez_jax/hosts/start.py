@@ -1,0 +1,106 @@
+"""Joining the other processes of a run, before JAX looks at its devices."""
+
+import atexit
+import json
+import os
+import warnings
+
+import jax
+import numpy as np
+
+from ez_jax.hosts import group as group_lib
+from ez_jax.hosts.peers import Peers, host_name
+from ez_jax.hosts.store import Group, Service
+
+GIVEN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""Variables that name the group where no cluster does: host:port of process 0, how many, which."""
+ALONE = {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "OMPI_COMM_WORLD_SIZE": "1"}
+"""Variables of a cluster's job with a single process."""
+HEARTBEAT_S = 60
+"""JAX's own, behind that of `peers`."""
+
+
+def number_of_processes() -> int:
+    """How many there are."""
+    return group_lib.group.count
+
+
+def connect(local: bool = False) -> None:
+    """Joins the group that the variables of the environment name, or the cluster that JAX finds.
+
+    On TPU pods, under Slurm, Open MPI and in Kubernetes nothing has to be given.
+
+    Args:
+      local: stay alone, whatever the environment says.
+
+    Raises:
+      ValueError: the variables are incomplete or no numbers, or the others did not come.
+    """
+    if local or group_lib.connected():
+        return
+    given = [os.environ.get(name) for name in GIVEN]
+    jax.config.update("jax_enable_preemption_service", False)  # signals are ours: `meeting`
+    # Else the client of JAX aborts as soon as a process is lost, before anything can be said.
+    jax.config.update("jax_enable_recoverability", True)
+    if any(given):
+        _connect_to(given)
+    elif any(os.environ.get(name) == one for name, one in ALONE.items()):
+        return
+    else:
+        try:
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_S)
+        except ValueError as error:
+            if "coordinator_address" in str(error):
+                return  # no cluster
+            raise
+        except RuntimeError as error:
+            if "before" in str(error):
+                return  # JAX is in use already: a notebook
+            raise ValueError(f"cannot join the processes of the cluster: {error}") from error
+    _join()
+
+
+def _connect_to(given: list[str | None]) -> None:
+    if missing := [name for name, value in zip(GIVEN, given) if not value]:
+        raise ValueError(f"{', '.join(missing)} must be set too, or none of {', '.join(GIVEN)}")
+    address, count, index = (str(value) for value in given)
+    if ":" not in address:
+        raise ValueError(f"{GIVEN[0]}={address} must be of the form host:port")
+    if not count.isdecimal() or not index.isdecimal() or not int(index) < int(count):
+        raise ValueError(
+            f"{GIVEN[1]}={count} and {GIVEN[2]}={index} must be numbers, the second "
+            "less than the first"
+        )
+    try:
+        jax.distributed.initialize(
+            address,
+            int(count),
+            int(index),
+            cluster_detection_method="deactivate",
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"process {index} of {count} cannot reach the others at {address}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _join() -> None:
+    # JAX has no public name for the store of its service; Orbax takes this one too.
+    from jax._src.distributed import global_state as service
+
+    group = Group(service.process_id, service.num_processes, Service(service.client))
+    group.store.put(f"host/{group.index}", host_name())
+    peers = Peers(group)
+    group_lib.become(group, peers)
+    peers.start()
+    atexit.register(peers.leave_in_order)
+    # The first collective has 30 seconds (gloo), and programs are compiled at unlike speeds: so one
+    # that is tiny, when all are here.
+    group.exchange("here", json.dumps(True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from jax.experimental import multihost_utils
+
+        multihost_utils.process_allgather(np.zeros(1, np.int32))

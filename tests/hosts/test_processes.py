@@ -1,0 +1,155 @@
+"""Several processes on this machine: the same numbers, and nobody waits for ever."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.tiny import ROOT
+
+from ez_jax.launch import free_port
+
+TESTS = Path(__file__).parents[1]
+
+
+def start(words, folder, count=2, devices=1):
+    """Starts processes of one group; each writes to a file of its own."""
+    address, started = f"127.0.0.1:{free_port()}", []
+    flag = f" --xla_force_host_platform_device_count={devices}"
+    for index in range(count):
+        several = {
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": str(count),
+            "JAX_PROCESS_ID": str(index),
+        }
+        environment = os.environ | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flag}
+        environment |= several if count > 1 else {}
+        with (folder / f"output-{index}").open("w") as output:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, *words],
+                    cwd=TESTS,
+                    env=environment,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    return started
+
+
+def wait(processes, seconds=600):
+    until = time.monotonic() + seconds
+    try:
+        return [process.wait(max(until - time.monotonic(), 0.1)) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def output(folder, index):
+    return (folder / f"output-{index}").read_text()
+
+
+def begun(folder, processes, number=5):
+    """Waits until process 0 has made some cycles."""
+    path = folder / "cycle-0"
+    while not path.exists() or int(path.read_text() or 0) < number:
+        assert all(process.poll() is None for process in processes), output(folder, 0)
+        time.sleep(0.05)
+
+
+WORKER = ["-m", "helpers.process"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim, number", [(0, signal.SIGTERM), (1, signal.SIGINT)])
+def test_a_signal_to_one_stops_all_at_the_same_cycle(tmp_path, victim, number):
+    processes = start([*WORKER, str(tmp_path)], tmp_path)
+    begun(tmp_path, processes)
+    processes[victim].send_signal(number)
+    assert wait(processes, 60) == 2 * [128 + number], output(tmp_path, 0)
+    stopped = [(tmp_path / f"stopped-{i}").read_text() for i in range(2)]
+    assert stopped[0] == stopped[1]
+    assert f"stopped at {stopped[0]}" in output(tmp_path, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_lost_process_ends_the_others_and_they_say_who_it_was(tmp_path, victim, number):
+    processes = start([*WORKER, str(tmp_path)], tmp_path)
+    begun(tmp_path, processes)
+    processes[victim].send_signal(number)
+    other = 1 - victim
+    assert wait([processes[other]], 60) == [75], output(tmp_path, other)
+    said = output(tmp_path, other)
+    assert f"stopped: lost process {victim}" in said and "--resume" in said
+    processes[victim].kill()
+    processes[victim].wait()
+
+
+@pytest.mark.slow
+def test_an_error_in_one_ends_all(tmp_path):
+    statuses = wait(start([*WORKER, str(tmp_path), "fail"], tmp_path), 60)
+    assert statuses == [1, 1], output(tmp_path, 0)
+    assert "process 1 failed: RuntimeError: a fault of its own" in output(tmp_path, 0)
+    assert "a fault of its own" in output(tmp_path, 1)
+
+
+WORDS = {
+    "jax/Catch": [str(ROOT / "experiments/classic.py"), "--env=jax/Catch", "--preset=debug"],
+    "Pong": [str(ROOT / "experiments/atari100k.py"), "--game=Pong", "--preset=debug"],
+}
+
+
+def results(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    timeless = [{k: v for k, v in row.items() if k != "wall_s"} for row in rows]
+    return timeless, (workdir / "eval.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["jax/Catch", "Pong"])
+def test_processes_are_devices_and_a_run_moves_between_them(task, tmp_path):
+    """One process with two devices; two processes that are stopped, and go on as one; to the bit,
+    metrics and games."""
+    words = [*WORDS[task], "--run.eval-episodes=2", "--run.checkpoint-every=20"]
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    (one,) = start([*words, f"--workdir={whole}"], tmp_path, count=1, devices=2)
+    assert wait([one]) == [0], output(tmp_path, 0)
+    processes = start([*words, f"--workdir={moved}"], tmp_path)
+    lines = moved / "metrics.jsonl"
+    while not (lines.exists() and lines.read_text().count("\n") >= 3):
+        assert processes[0].poll() is None, output(tmp_path, 0)
+        time.sleep(0.2)
+    processes[1].send_signal(signal.SIGTERM)
+    assert wait(processes) == [143, 143], output(tmp_path, 0)
+    assert not (moved / "result.json").exists()
+    (one,) = start([*words, f"--workdir={moved}", "--resume"], tmp_path, count=1, devices=2)
+    assert wait([one]) == [0], output(tmp_path, 0)
+    assert "resumed at" in output(tmp_path, 0)
+    assert results(moved) == results(whole)
+
+
+@pytest.mark.slow
+def test_launcher_goes_on_after_a_loss(tmp_path):
+    """Process 1 is killed; the launcher starts both again, and the run comes to its end."""
+    workdir = tmp_path / "run"
+    words = [*WORDS["jax/Catch"], f"--workdir={workdir}", "--run.eval-episodes=2"]
+    launcher = [sys.executable, "-m", "ez_jax.launch", "--processes=2", "--retries=1", *words]
+    with (tmp_path / "output").open("w") as out:
+        process = subprocess.Popen(launcher, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+    while not list(workdir.glob("checkpoints/[0-9]*")):
+        assert process.poll() is None, (tmp_path / "output").read_text()
+        time.sleep(0.2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    assert wait([process]) == [0], (tmp_path / "output").read_text()
+    said = (tmp_path / "output").read_text()
+    assert "[0] stopped: lost process 1" in said and "starting again, 1 retries left" in said
+    assert "[0] resumed at" in said and (workdir / "result.json").exists()
