@@ -48,7 +48,10 @@ def connect(local: bool = False) -> None:
         return
     else:
         try:
-            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_S)
+            with warnings.catch_warnings():
+                # JAX asks for a package in any pod of Kubernetes.
+                warnings.simplefilter("ignore")
+                jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_S)
         except ValueError as error:
             if "coordinator_address" in str(error):
                 return  # no cluster

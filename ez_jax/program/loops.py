@@ -25,7 +25,8 @@ from ez_jax.observations import push_frame
 from ez_jax.program.mesh import own_lanes
 from ez_jax.program.schedule import Plan, schedule
 from ez_jax.program.stages import Stages, check_divisible, counters
-from ez_jax.types import Array, State, TimeStep
+from ez_jax.program.transfer import Packed, unpack
+from ez_jax.types import Array, State
 
 
 class Update(NamedTuple):
@@ -99,9 +100,8 @@ class HostLoop:
         # [M, n] or [M, seeds, n], of this process's lanes
         log = np.moveaxis(own_part(state.actor.action_log, -1), -2, 0)
 
-        def put_frame(
-            frames: Array, stack: Array, index: Array, running: Array, timestep: TimeStep
-        ):
+        def put_frame(frames: Array, stack: Array, index: Array, running: Array, packed: Packed):
+            timestep = unpack(packed)
             kept = jax.lax.dynamic_index_in_dim(frames, index, axis=1, keepdims=False)
             newest = jnp.where(running, stack[..., -timestep.frame.shape[-1] :], kept)
             pushed = push_frame(stack, timestep.frame, timestep.first)
@@ -119,9 +119,10 @@ class HostLoop:
         last = own_part(fresh.actor.last, -1)
         for i in range(int(acts.max())):
             running = i < acts  # a seed that had taken all its steps waits for the others
-            timestep = stages.to_lanes(self.env.step(log[i].reshape(-1)))
-            frames, stack = put_frame(frames, stack, np.int32(i % slots), running, timestep)
-            last = np.where(running[..., None], own_part(timestep.last, -1), last)
+            timestep = self.env.step(log[i].reshape(-1))
+            packed = stages.to_lanes(timestep)
+            frames, stack = put_frame(frames, stack, np.int32(i % slots), running, packed)
+            last = np.where(running[..., None], timestep.last.reshape(last.shape), last)
         if not np.array_equal(last, own_part(state.actor.last, -1)):
             raise ValueError(
                 "the environments did not repeat the recorded run: is this another EnvPool version?"

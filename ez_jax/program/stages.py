@@ -24,7 +24,8 @@ from ez_jax.program.mesh import (
     sharding,
     state_shardings,
 )
-from ez_jax.types import Array, EnvSpec, State
+from ez_jax.program.transfer import pack, unpack
+from ez_jax.types import Array, EnvSpec, State, TimeStep
 
 
 class Stages:
@@ -57,9 +58,6 @@ class Stages:
         self.network = Network(config.network, spec)
         terms = active_losses(config, losses)
         self.agent = agent = Agent(config, self.network, terms, DeviceLanes(mesh))
-        lanes = own_lanes(mesh, config.env.num_envs)
-        here = (lanes.stop - lanes.start,)
-        self._lanes = here if num_seeds is None else (num_seeds, *here)
         self.abstract = abstract_state(agent, env)
         """Shapes of the state of one seed."""
         self.shardings = state_shardings(self.abstract, mesh, self.seeds)
@@ -70,11 +68,16 @@ class Stages:
         self.stack_seeds = jax.jit(lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states))
         """Stacks a list of states of single seeds along a new first axis."""
         self.init = self._compiled(agent.init, (), out_shardings=self.shardings)
-        self.begin = self._compiled(agent.begin, out_shardings=self.shardings)
+        self.begin = self._compiled(
+            lambda state, first: agent.begin(state, unpack(first)), out_shardings=self.shardings
+        )
         # A search keeps no batch beside replay: time counts here, memory in the other stages.
         self.select = self._compiled(agent.select, little_memory=False, out_shardings=both)
         self.select_randomly = self._compiled(agent.select_randomly, out_shardings=both)
-        self.record = self._compiled(agent.record, out_shardings=self.shardings)
+        self.record = self._compiled(
+            lambda state, selected, step: agent.record(state, selected, unpack(step)),
+            out_shardings=self.shardings,
+        )
         self.draw = self._compiled(agent.draw, out_shardings=both)
         self.reanalyse = self._compiled(agent.reanalyse, out_shardings=self.shardings)
         self.learn = self._compiled(agent.learn, out_shardings=(self.shardings, self.whole))
@@ -101,13 +104,19 @@ class Stages:
         )
 
     def to_lanes(self, tree: Any) -> Any:
-        """Puts host arrays `[seeds * n, ...]` of this process's `n` lanes on its devices."""
+        """Puts host arrays `[seeds * n, ...]` of this process's `n` lanes on its devices, a
+        `TimeStep` packed.
+        """
+
+        lanes = own_lanes(self.mesh, self.config.env.num_envs)
+        here = (lanes.stop - lanes.start,)
+        shape = here if self.num_seeds is None else (self.num_seeds, *here)
 
         def one(x: Any) -> Array:
-            mine = x.reshape(self._lanes + x.shape[1:])
+            mine = x.reshape(shape + x.shape[1:])
             return jax.make_array_from_process_local_data(self.lane_sharding, mine)
 
-        return jax.tree.map(one, tree)
+        return jax.tree.map(one, pack(tree) if isinstance(tree, TimeStep) else tree)
 
     def keys(self, seed: int) -> Array:
         """The typed key of `seed`, or of the seeds from it on."""

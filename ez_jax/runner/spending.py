@@ -32,6 +32,7 @@ class Spending(NamedTuple):
 
     act: float  # a lock-step: a search from each environment's observation
     update: float  # reanalysis, loss, gradient and optimiser
+    reanalysis: float = 0.0  # the part of it that searches again
 
     def total(self, acts: int, updates: int) -> float:
         """FLOP of so many searched lock-steps and updates."""
@@ -109,9 +110,8 @@ def of_config(config: Config, spec: EnvSpec) -> Spending:
         learned += k * (projecting + cost("predict_projection", projection))
         # The heads see encoded states for their running averages.
         plain += k * (projecting + prediction) + (0.0 if mode == "teacher" else k * encoding)
-    return Spending(
-        config.env.num_envs * (encoding + search), reanalysed + size * (3 * learned + plain)
-    )
+    act, update = config.env.num_envs * (encoding + search), size * (3 * learned + plain)
+    return Spending(act, reanalysed + update, reanalysed)
 
 
 def fit(config: Config, spec: EnvSpec, seconds: float, rate: float) -> Config:

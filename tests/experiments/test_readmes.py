@@ -13,14 +13,21 @@ from ez_jax.config import replace, validate
 from ez_jax.runner import train
 
 READMES = [path for path in sorted(ROOT.rglob("README.md")) if ".pytest_cache" not in path.parts]
+READMES.append(ROOT / "experiments" / "clusters.md")
 FRONT, COMMANDS, INSIDE = (ROOT / name / "README.md" for name in (".", "experiments", "ez_jax"))
 RESULTS = ROOT / "experiments" / "results"
 
 
 def commands(path):
-    """The words of each `python experiments/<script>.py ...` of a README, in blocks or lines."""
+    """The words of each `python experiments/<script>.py ...` of a page, in blocks or lines, without
+    what starts it on several hosts.
+    """
     text = path.read_text().replace("\\\n", " ")
-    found = re.findall(r"^(?:pip .*&& )?(python experiments/.*)$", text, re.M)
+    text = re.sub(
+        r"^python -m ez_jax.launch (?:--\S+ )*|^srun (?:--\S+ )*(?=python )", "", text, flags=re.M
+    )
+    text = re.sub(r"^(?=experiments/)", "python ", text, flags=re.M)
+    found = re.findall(r"^(?:pip .*&& |JAX_\S+ )*(python experiments/.*)$", text, re.M)
     found += re.findall(r"`(python experiments/[^`]*)`", text)
     for line in found:
         line = re.split(r"\s+#", line)[0]

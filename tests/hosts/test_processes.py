@@ -16,16 +16,33 @@ from ez_jax.launch import free_port
 TESTS = Path(__file__).parents[1]
 
 
-def start(words, folder, count=2, devices=1):
+def by_hand(count, index, port):
+    """The variables that the documentation names."""
+    return {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": str(count),
+        "JAX_PROCESS_ID": str(index),
+    }
+
+
+def by_slurm(count, index, port):
+    """The variables of a Slurm job of one host."""
+    return {
+        "JAX_COORDINATOR_PORT": str(port),
+        "SLURM_JOB_ID": "1234",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(count),
+        "SLURM_PROCID": str(index),
+        "SLURM_LOCALID": str(index),
+    }
+
+
+def start(words, folder, count=2, devices=1, variables=by_hand):
     """Starts processes of one group; each writes to a file of its own."""
-    address, started = f"127.0.0.1:{free_port()}", []
+    port, started = free_port(), []
     flag = f" --xla_force_host_platform_device_count={devices}"
     for index in range(count):
-        several = {
-            "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": str(count),
-            "JAX_PROCESS_ID": str(index),
-        }
+        several = variables(count, index, port)
         environment = os.environ | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flag}
         environment |= several if count > 1 else {}
         with (folder / f"output-{index}").open("w") as output:
@@ -67,9 +84,11 @@ WORKER = ["-m", "helpers.process"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim, number", [(0, signal.SIGTERM), (1, signal.SIGINT)])
-def test_a_signal_to_one_stops_all_at_the_same_cycle(tmp_path, victim, number):
-    processes = start([*WORKER, str(tmp_path)], tmp_path)
+@pytest.mark.parametrize(
+    "victim, number, variables", [(0, signal.SIGTERM, by_hand), (1, signal.SIGINT, by_slurm)]
+)
+def test_a_signal_to_one_stops_all_at_the_same_cycle(tmp_path, victim, number, variables):
+    processes = start([*WORKER, str(tmp_path)], tmp_path, variables=variables)
     begun(tmp_path, processes)
     processes[victim].send_signal(number)
     assert wait(processes, 60) == 2 * [128 + number], output(tmp_path, 0)

@@ -14,10 +14,11 @@ from helpers.tiny import BREAKOUT, CARTPOLE
 from ez_jax.agent import acting, reanalysis
 from ez_jax.agent.targets import horizon
 from ez_jax.config import replace
+from ez_jax.program import transfer
 from ez_jax.program.loops import make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages
-from ez_jax.types import EnvSpec
+from ez_jax.types import EnvSpec, TimeStep
 
 
 def begin(config, updates: int = 0):
@@ -260,3 +261,23 @@ def test_too_many_devices_names_the_field():
         ValueError, match=r"env.num-envs=4 is out of range: it must be a multiple of the 3 devices"
     ):
         Stages(CARTPOLE, env.spec(1), TwoThirds())
+
+
+def test_a_packed_time_step_is_the_same():
+    rng = np.random.default_rng(0)
+    flags = {name: rng.random(5) < 0.5 for name in ("last", "first", "game_over")}
+    numbers = {name: rng.normal(size=5).astype(np.float32) for name in ("reward", "score")}
+    timestep = TimeStep(
+        frame=rng.integers(0, 256, (5, 4, 4, 1)).astype(np.uint8),
+        discount=np.array([0, 1, 1, 0, 1], np.float32),
+        legal=rng.random((5, 3)) < 0.5,
+        **flags,
+        **numbers,
+    )
+    packed = transfer.pack(timestep)
+    assert packed.small.shape == (5, 6) and packed.small.dtype == np.float32
+    back = jax.jit(transfer.unpack)(packed)
+    for name, before in timestep._asdict().items():
+        after = getattr(back, name)
+        assert after.dtype == before.dtype
+        np.testing.assert_array_equal(after, before)

@@ -1,0 +1,204 @@
+"""Will a run fit a pod, and how long will it take? Compiled here for devices that are not here.
+
+    pip install -e ".[plan]"
+    python experiments/plan.py --target=tpu:v5e:2x4 --preset=paper
+    python experiments/plan.py --target=tpu:v4:2x2x2 --preset=v2 --output=plan.json
+    python experiments/plan.py --target=here --preset=cpu
+
+The real compiler of TPUs compiles every stage for the topology: memory, bytes and collectives of a
+chip are its own; FLOP are counted from the network. The time is a roofline: a stage takes as long
+as its arithmetic or its memory traffic, whichever is longer, and its collectives the bandwidth
+between chips. What a chip really reaches is less.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ez_jax.cli import option
+from ez_jax.presets import PRESETS
+
+
+class Chip(NamedTuple):
+    """Published figures of a chip."""
+
+    flops: float  # a second, in the precision that matrix products of float32 have by default
+    memory: float  # bytes
+    bandwidth: float  # bytes a second
+    link: float  # bytes a second, to its neighbours
+    per_host: tuple[int, ...]  # chips of a host
+
+
+# Cloud TPU documentation, system architecture, November 2026: bfloat16 FLOP, HBM, ICI.
+CHIPS = {
+    "tpu:v4": Chip(275e12, 32e9, 1.228e12, 300e9, (2, 2, 1)),
+    "tpu:v5e": Chip(197e12, 16e9, 0.819e12, 200e9, (2, 2, 1)),
+    "tpu:v5p": Chip(459e12, 95e9, 2.765e12, 600e9, (2, 2, 1)),
+    "tpu:v6e": Chip(918e12, 32e9, 1.64e12, 400e9, (2, 2, 1)),
+}
+ACCELERATOR = {"v4": "v4-8", "v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
+"""What the library must be told before it describes a topology."""
+
+
+@dataclass(frozen=True)
+class Args:
+    target: str = "tpu:v5e:2x4"
+    """tpu:<v4, v5e, v5p or v6e>:<topology>, or `here` for this machine's devices."""
+    preset: str = "paper"
+    """Settings of atari100k.py: paper, v2, cpu or debug."""
+    game: str = "Pong"
+    """The task."""
+    output: Path | None = None
+    """JSON file to write."""
+
+
+def fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    import tyro
+
+    argv = sys.argv[1:] if argv is None else argv
+    kind, _, topology = option(argv, "target", Args.target).rpartition(":")
+    if kind in CHIPS:
+        if importlib.util.find_spec("libtpu") is None:
+            return fail('the compiler of TPUs is missing: pip install -e ".[plan]"')
+        os.environ |= {
+            "JAX_PLATFORMS": "cpu",
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_ACCELERATOR_TYPE": ACCELERATOR[kind.removeprefix("tpu:")],
+            "TPU_WORKER_HOSTNAMES": "localhost",
+        }
+    args = tyro.cli(Args, args=argv, description=__doc__)
+    if kind not in CHIPS and args.target != "here":
+        return fail(
+            f"unknown target {args.target!r}: here, or one of {', '.join(CHIPS)} and a topology, "
+            "e.g. tpu:v5e:2x4"
+        )
+    if args.preset not in PRESETS:
+        return fail(f"unknown preset {args.preset!r}: there are {', '.join(PRESETS)}")
+    from ez_jax.envs import check_task
+
+    try:
+        check_task(f"{args.game}-v5")
+        chip, devices = find(args.target, kind, topology)
+    except ValueError as error:
+        return fail(str(error))
+    return report(args, chip, devices)
+
+
+def find(target: str, kind: str, topology: str) -> tuple[Chip, list]:
+    """The chip and the devices of a target.
+
+    Raises:
+      ValueError: there is no such topology.
+    """
+    import jax
+    from jax.experimental import topologies
+
+    if target == "here":
+        from ez_jax.runner.timing import ceilings
+
+        found = ceilings()
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        chip = Chip(found.matmul_flops, memory, found.copy_bytes, math.inf, (1,))
+        return chip, jax.devices()
+    chip = CHIPS[kind]
+    try:
+        described = topologies.get_topology_desc(
+            platform="tpu",
+            topology_name=f"{kind.removeprefix('tpu:')}:{topology}",
+            chips_per_host_bounds=list(chip.per_host),
+        )
+    except Exception as error:  # of XLA's own kinds
+        raise ValueError(f"no topology {target}: {str(error).splitlines()[0]}") from error
+    return chip, list(described.devices)
+
+
+def report(args: Args, chip: Chip, devices: list) -> int:
+    """Compiles and prints."""
+    import jax
+    import numpy as np
+    from jax.sharding import AxisType, Mesh
+
+    from ez_jax.config import replace
+    from ez_jax.envs import describe
+    from ez_jax.program import ahead
+    from ez_jax.runner import spending
+    from ez_jax.runner.provenance import provenance
+
+    config, count = PRESETS[args.preset], len(devices)
+    # As many environments as there are devices, or a multiple; updates stay in their ratio.
+    envs = math.lcm(config.env.num_envs, count)
+    config = replace(
+        config,
+        env__id=f"{args.game}-v5",
+        env__num_envs=envs,
+        cycle__updates_per_act=config.cycle.updates_per_act * envs // config.env.num_envs,
+    )
+    spec = describe(config.env, config.env.stack).spec
+    axes = (AxisType.Auto,)
+    mesh = Mesh(np.array(devices), ("data",), axis_types=axes)
+    hosts = len({device.process_index for device in devices})
+    print(f"{args.preset} on {args.target}: {count} devices on {hosts} hosts, {envs} environments")
+    work = spending.of_config(config, spec)
+    acts = (config.env_steps - config.cycle.warmup_steps) // envs
+    apart = config.reanalyse.mode in ("sampled", "oldest")  # reanalysis is a stage of its own
+    flops = {
+        "select": work.act,
+        "reanalyse": work.reanalysis,
+        "update": work.update - (work.reanalysis if apart else 0.0),
+    }
+    runs = {"select": acts, "record": acts}
+    print("| stage, a device | FLOP | bytes | temporaries | collectives | roofline | compiled in |")
+    print("|---|---|---|---|---|---|---|")
+    rows, total = [], 0.0
+    for cost in ahead.costs(config, spec, mesh):
+        share = flops.get(cost.stage, 0.0) / count
+        link = cost.collective_bytes / chip.link
+        seconds = max(share / chip.flops, cost.bytes / chip.bandwidth) + link
+        total += seconds * runs.get(cost.stage, config.total_updates)
+        rows.append(cost._asdict() | {"share": share, "roofline_s": seconds})
+        print(
+            f"| {cost.stage} | {share:.2g} | {cost.bytes:.2g} | {cost.temporaries / 2**20:.0f} MiB "
+            f"| {cost.collectives}, {cost.collective_bytes / 2**20:.2g} MiB | {1e3 * seconds:.2g} "
+            f"ms | {cost.compile_s:.0f} s |",
+            flush=True,
+        )
+    held = max(row["arguments"] for row in rows)
+    used = held + max(row["temporaries"] for row in rows)
+    seeds = int(chip.memory * 0.9 // used)
+    print(
+        f"memory: {used / 1e9:.2f} of {chip.memory / 1e9:.0f} GB a device, {held / 1e9:.2f} of "
+        f"them the state with its share of replay; {seeds} seeds at once would fill it\n"
+        f"{config.env_steps:,} steps, {config.total_updates:,} updates: {total / 3600:.2f} hours "
+        "at the roofline"
+    )
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        found = {
+            "target": args.target,
+            "preset": args.preset,
+            "devices": count,
+            "hosts": hosts,
+            "num_envs": envs,
+            "stages": rows,
+            "memory_bytes": used,
+            "seeds": seeds,
+            "hours": round(total / 3600, 3),
+            "chip": chip._asdict(),
+            "compiler": jax.__version__,
+        }
+        args.output.write_text(json.dumps(found | provenance(), indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
