@@ -1,0 +1,63 @@
+"""The command that plans a run on devices that are not here."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers.tiny import ROOT, status
+
+PLAN = [sys.executable, str(ROOT / "experiments" / "plan.py"), "--preset=debug"]
+
+
+def planned(target, path):
+    words = [*PLAN, f"--target={target}", f"--output={path}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(path.read_text()), done.stdout
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--target=tpu:v9:2x4"], "unknown target 'tpu:v9:2x4': here, or one of tpu:v4"),
+        (["--target=here", "--preset=papr"], "unknown preset 'papr': there are paper"),
+        (["--target=here", "--game=Pnog"], "Pong"),
+    ],
+)
+def test_bad_words(words, message, capsys):
+    assert status("plan", *words) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
+def test_without_the_compiler_of_tpus(capsys):
+    assert status("plan", "--target=tpu:v5e:2x4") == 2
+    assert 'pip install -e ".[plan]"' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_this_machine(tmp_path):
+    found, said = planned("here", tmp_path / "plan.json")
+    stages = {row["stage"]: row for row in found["stages"]}
+    assert list(stages) == ["select", "record", "draw", "reanalyse", "update"]
+    assert found["devices"] == 1 and found["hours"] > 0 and "memory: " in said
+    assert stages["update"]["share"] > stages["select"]["share"] > 0
+    assert all(row["collectives"] == 0 for row in found["stages"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
+def test_two_hosts_of_tpus(tmp_path):
+    """What no machine here has: eight chips; sums of gradients and moments alone cross them."""
+    found, said = planned("tpu:v5e:2x4", tmp_path / "plan.json")
+    stages = {row["stage"]: row for row in found["stages"]}
+    assert found["devices"] == 8 and found["hosts"] == 2 and found["num_envs"] == 8
+    assert "8 devices on 2 hosts" in said
+    searching = ("select", "draw", "reanalyse")
+    assert [stages[name]["collectives"] for name in searching] == [0, 0, 0]
+    assert 1 <= stages["update"]["collectives"] <= 100
+    # The gradient of each parameter crosses once.
+    assert stages["update"]["collective_bytes"] > 1e5
+    assert 0 < found["memory_bytes"] < 1e9

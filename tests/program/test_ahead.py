@@ -1,0 +1,17 @@
+"""What is read off compiled programs, on texts by hand."""
+
+from ez_jax.program import ahead
+
+HLO = """
+  %all-reduce.7 = (f32[3,4]{1,0}, f32[]) all-reduce(%a, %b), channel_id=1, to_apply=%add
+  %all-reduce-start = bf16[8]{0:T(1024)S(1)} all-reduce-start(%c), channel_id=2
+  %all-reduce-done = bf16[8]{0} all-reduce-done(%all-reduce-start)
+  %gathered = pred[2,5]{1,0} all-gather(%d), dimensions={0}
+  ROOT %fusion = f32[100]{0} fusion(%all-reduce.7), kind=kLoop
+"""
+
+
+def test_collectives_by_hand():
+    """12 + 1 floats, 8 halves (which start once), 10 bytes."""
+    assert ahead.collectives(HLO) == (3, 4 * 13 + 2 * 8 + 10)
+    assert ahead.collectives("") == (0, 0)
