@@ -5,13 +5,15 @@ each process says every second that it lives, and looks at the others. A thread 
 still with its process (SIGSTOP) and goes on while the main thread waits for a collective.
 """
 
+import ctypes
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ez_jax.hosts.store import POLL_S, Group
 
@@ -130,6 +132,24 @@ class Peers:
         for peer in self._seen:
             while store.get(f"ended/{peer}") is None and time.monotonic() < until:
                 time.sleep(POLL_S)
+
+
+def answer_abort(group: Group) -> None:
+    """Says who was lost where JAX's client aborts: it does so at once when process 0 is gone, and
+    takes no handler of Python's.
+    """
+    host = group.store.get("host/0")
+
+    def handler(number: int) -> None:
+        del number
+        end(RETRY, f"lost process 0 on {host}, the coordinator, or the way to it; {HOW}")
+
+    global _handler  # must live as long as the process
+    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
+    ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
+
+
+_handler: Any = None
 
 
 def end(status: int, message: str) -> None:

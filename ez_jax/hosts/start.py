@@ -1,7 +1,6 @@
 """Joining the other processes of a run, before JAX looks at its devices."""
 
 import atexit
-import json
 import os
 import warnings
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 
 from ez_jax.hosts import group as group_lib
-from ez_jax.hosts.peers import Peers, host_name
+from ez_jax.hosts.peers import Peers, answer_abort, host_name
 from ez_jax.hosts.store import Group, Service
 
 GIVEN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -40,7 +39,7 @@ def connect(local: bool = False) -> None:
         return
     given = [os.environ.get(name) for name in GIVEN]
     jax.config.update("jax_enable_preemption_service", False)  # signals are ours: `meeting`
-    # Else the client of JAX aborts as soon as a process is lost, before anything can be said.
+    # Else the client of JAX aborts when any process is lost, before it is known which one.
     jax.config.update("jax_enable_recoverability", True)
     if any(given):
         _connect_to(given)
@@ -101,7 +100,9 @@ def _join() -> None:
     atexit.register(peers.leave_in_order)
     # The first collective has 30 seconds (gloo), and programs are compiled at unlike speeds: so one
     # that is tiny, when all are here.
-    group.exchange("here", json.dumps(True))
+    group.exchange("here", "")
+    if group.index:
+        answer_abort(group)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from jax.experimental import multihost_utils
