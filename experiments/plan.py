@@ -3,12 +3,13 @@
     pip install -e ".[plan]"
     python experiments/plan.py --target=tpu:v5e:2x4 --preset=paper
     python experiments/plan.py --target=tpu:v4:2x2x2 --preset=v2 --output=plan.json
+    python experiments/plan.py --target=gpu:h100:8 --preset=paper
     python experiments/plan.py --target=here --preset=cpu
 
-The real compiler of TPUs compiles every stage for the topology: memory, bytes and collectives of a
-chip are its own; FLOP are counted from the network. The time is a roofline: a stage takes as long
-as its arithmetic or its memory traffic, whichever is longer, and its collectives the bandwidth
-between chips. What a chip really reaches is less.
+The real compiler of the chip compiles every stage for the topology: memory, bytes (not of GPUs) and
+collectives are its own; FLOP are counted from the network. The time is a roofline: a stage takes
+as long as its arithmetic or its memory traffic, whichever is longer, and its collectives the
+bandwidth between chips. What a chip really reaches is less.
 """
 
 import importlib.util
@@ -40,15 +41,31 @@ CHIPS = {
     "tpu:v5e": Chip(197e12, 16e9, 0.819e12, 200e9, (2, 2, 1)),
     "tpu:v5p": Chip(459e12, 95e9, 2.765e12, 600e9, (2, 2, 1)),
     "tpu:v6e": Chip(918e12, 32e9, 1.64e12, 400e9, (2, 2, 1)),
+    # NVIDIA H100 SXM data sheet: TensorFloat-32 without sparsity, HBM3, NVLink.
+    "gpu:h100": Chip(495e12, 80e9, 3.352e12, 450e9, (8,)),
 }
 ACCELERATOR = {"v4": "v4-8", "v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
 """What the library must be told before it describes a topology."""
+
+# The description that XLA asks for, from its own specification of this GPU.
+H100 = """
+gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
+cuda_compute_capability { major: 9 } registers_per_core_limit: 65536
+registers_per_block_limit: 65536 } platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 }
+runtime_version { major: 12 minor: 8 } device_description_str: "NVIDIA H100 80GB HBM3"
+"""
 
 
 @dataclass(frozen=True)
 class Args:
     target: str = "tpu:v5e:2x4"
-    """tpu:<v4, v5e, v5p or v6e>:<topology>, or `here` for this machine's devices."""
+    """tpu:<v4, v5e, v5p or v6e>:<topology>, gpu:h100:<devices> or gpu:h100:<hosts>x<devices>, or
+    `here` for this machine's devices.
+    """
     preset: str = "paper"
     """Settings of atari100k.py: paper, v2, cpu or debug."""
     game: str = "Pong"
@@ -68,14 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     kind, _, topology = option(argv, "target", Args.target).rpartition(":")
     if kind in CHIPS:
-        if importlib.util.find_spec("libtpu") is None:
-            return fail('the compiler of TPUs is missing: pip install -e ".[plan]"')
-        os.environ |= {
-            "JAX_PLATFORMS": "cpu",
-            "TPU_SKIP_MDS_QUERY": "1",
-            "TPU_ACCELERATOR_TYPE": ACCELERATOR[kind.removeprefix("tpu:")],
-            "TPU_WORKER_HOSTNAMES": "localhost",
-        }
+        missing = prepare(kind)
+        if missing:
+            return fail(f'{missing} is missing: pip install -e ".[plan]"')
     args = tyro.cli(Args, args=argv, description=__doc__)
     if kind not in CHIPS and args.target != "here":
         return fail(
@@ -92,6 +104,31 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         return fail(str(error))
     return report(args, chip, devices)
+
+
+def prepare(kind: str) -> str:
+    """Sets what the compiler of a chip reads when it is loaded; says what is missing."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if kind.startswith("tpu:"):
+        if importlib.util.find_spec("libtpu") is None:
+            return "the compiler of TPUs"
+        os.environ |= {
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # it takes no chip
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_ACCELERATOR_TYPE": ACCELERATOR[kind.removeprefix("tpu:")],
+            "TPU_WORKER_HOSTNAMES": "localhost",
+        }
+        return ""
+    nvidia = importlib.util.find_spec("nvidia")
+    folders = [Path(path) for path in (nvidia.submodule_search_locations or [])] if nvidia else []
+    tools = [path / "cuda_nvcc" for path in folders if (path / "cuda_nvcc" / "nvvm").exists()]
+    if importlib.util.find_spec("jax_cuda12_plugin") is None or not tools:
+        return "the compiler of NVIDIA's GPUs"
+    # Without a GPU nothing can be timed, and programs are compiled by rule.
+    flags = "--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0"
+    before = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{before} {flags} --xla_gpu_cuda_data_dir={tools[0]}"
+    return ""
 
 
 def find(target: str, kind: str, topology: str) -> tuple[Chip, list]:
@@ -112,11 +149,17 @@ def find(target: str, kind: str, topology: str) -> tuple[Chip, list]:
         return chip, jax.devices()
     chip = CHIPS[kind]
     try:
-        described = topologies.get_topology_desc(
-            platform="tpu",
-            topology_name=f"{kind.removeprefix('tpu:')}:{topology}",
-            chips_per_host_bounds=list(chip.per_host),
-        )
+        if kind == "gpu:h100":
+            hosts, _, devices = topology.rpartition("x")
+            described = topologies.get_topology_desc(
+                platform="cuda", topology=f"1x{hosts or 1}x{int(devices)}", target_config=H100
+            )
+        else:
+            described = topologies.get_topology_desc(
+                platform="tpu",
+                topology_name=f"{kind.removeprefix('tpu:')}:{topology}",
+                chips_per_host_bounds=list(chip.per_host),
+            )
     except Exception as error:  # of XLA's own kinds
         raise ValueError(f"no topology {target}: {str(error).splitlines()[0]}") from error
     return chip, list(described.devices)
@@ -166,8 +209,9 @@ def report(args: Args, chip: Chip, devices: list) -> int:
         seconds = max(share / chip.flops, cost.bytes / chip.bandwidth) + link
         total += seconds * runs.get(cost.stage, config.total_updates)
         rows.append(cost._asdict() | {"share": share, "roofline_s": seconds})
+        amount = f"{cost.bytes:.2g}" if cost.bytes else "-"
         print(
-            f"| {cost.stage} | {share:.2g} | {cost.bytes:.2g} | {cost.temporaries / 2**20:.0f} MiB "
+            f"| {cost.stage} | {share:.2g} | {amount} | {cost.temporaries / 2**20:.0f} MiB "
             f"| {cost.collectives}, {cost.collective_bytes / 2**20:.2g} MiB | {1e3 * seconds:.2g} "
             f"ms | {cost.compile_s:.0f} s |",
             flush=True,

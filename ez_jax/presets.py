@@ -121,6 +121,8 @@ CLASSIC = replace(
 )
 
 # Boards drawn as images, on the preset `cpu`: a teacher's targets, and batches that two cores feed.
+# Targets that are current in every update let a policy settle before it is right: its entropy is
+# held at a target that falls, with the weight of the policy loss itself.
 DRAWN = replace(
     CPU,
     env_steps=6000,
@@ -142,7 +144,8 @@ DRAWN = replace(
     cycle__warmup_steps=500,
     cycle__target_step_size=0.01,
     loss__shift=0,
-    loss__entropy=0.01,
+    loss__entropy=1.0,
+    loss__entropy_target=(0.8, 0.1),
 )
 
 # Budgets and time scales of known tasks.
@@ -173,6 +176,7 @@ TASKS: dict[str, Changes] = {
         optimizer__schedule="cosine",
         cycle__updates_per_act=4,
     ),
+    "drawn/pgx/minatar-breakout": dict(env_steps=14_000),
     "pgx/minatar-breakout": dict(
         env_steps=50_000,
         env__num_envs=16,
@@ -194,9 +198,10 @@ def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> 
         has its own).
     """
     if task.startswith("drawn/"):
-        budget = env_steps or DRAWN.env_steps
+        config = replace(DRAWN, env__id=task, **TASKS.get(task, {}))
+        budget = env_steps or config.env_steps
         capacity = max(20_000, int(1.2 * budget))
-        config = replace(DRAWN, env__id=task, env_steps=budget, replay__capacity=capacity)
+        config = replace(config, env_steps=budget, replay__capacity=capacity)
         return replace(config, **SHORT, network__channels=8) if debug else config
     config = replace(CLASSIC, env__id=task, **TASKS.get(task, {}))
     config = replace(config, env_steps=env_steps or config.env_steps)

@@ -22,6 +22,7 @@ def planned(target, path):
     "words, message",
     [
         (["--target=tpu:v9:2x4"], "unknown target 'tpu:v9:2x4': here, or one of tpu:v4"),
+        (["--target=gpu:a100:8"], "unknown target 'gpu:a100:8'"),
         (["--target=here", "--preset=papr"], "unknown preset 'papr': there are paper"),
         (["--target=here", "--game=Pnog"], "Pong"),
     ],
@@ -45,6 +46,16 @@ def test_this_machine(tmp_path):
     assert found["devices"] == 1 and found["hours"] > 0 and "memory: " in said
     assert stages["update"]["share"] > stages["select"]["share"] > 0
     assert all(row["collectives"] == 0 for row in found["stages"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs `plan`")
+def test_two_gpus(tmp_path):
+    found, said = planned("gpu:h100:2", tmp_path / "plan.json")
+    stages = {row["stage"]: row for row in found["stages"]}
+    assert found["devices"] == 2 and found["hosts"] == 1 and "2 devices on 1 hosts" in said
+    assert stages["update"]["collectives"] >= 1 and stages["select"]["collectives"] == 0
+    assert stages["update"]["temporaries"] > 0
 
 
 @pytest.mark.slow
