@@ -15,15 +15,9 @@ import tyro
 from ez_jax import restore, setup
 from ez_jax.cli import import_modules
 from ez_jax.config import replace, validate
-from ez_jax.runner.evaluation import (
-    check_video,
-    evaluate,
-    game_name,
-    record_video,
-    summary,
-    write_episodes,
-)
+from ez_jax.runner.evaluation import evaluate, game_name, summary, write_episodes
 from ez_jax.runner.provenance import provenance
+from ez_jax.runner.video import check_video, record_video
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ez_jax.agent.search import search
 from ez_jax.config import Config, replace
-from ez_jax.envs import Environments, EnvPool, has_limit, is_atari, make
+from ez_jax.envs import Environments, has_limit, make
 from ez_jax.envs.seeds import evaluation_seeds
 from ez_jax.lowering import jit
 from ez_jax.networks import Network
@@ -27,10 +27,6 @@ DEFAULT_LIMIT = 27_000
 """Agent steps of a game where neither the task nor the config ends it."""
 PROTOCOL_FRAMES = 108_000
 """The least limit of a game of Atari whose score can be compared, in frames."""
-
-
-VIDEOS = (".mp4", ".gif", ".mkv", ".avi", ".mov")
-"""Suffixes that tell the format."""
 
 
 class Episode(NamedTuple):
@@ -168,41 +164,6 @@ class Talk:
         if time.monotonic() - self._last >= self._seconds and over < self._episodes:
             self._last = time.monotonic()
             print(f"{over} of {self._episodes} games are over after {steps:,} steps", flush=True)
-
-
-def check_video(config: Config, path: Path) -> None:
-    """Checks that there is something to show and that it can be written; makes the folder.
-
-    Raises:
-      ValueError: the task has no frames to show, or the file no name that tells its format.
-    """
-    if not is_atari(config.env.id):
-        raise ValueError(f"{config.env.id} is no Atari game: there are no frames to show")
-    if path.suffix not in VIDEOS:
-        raise ValueError(f"the name of a video ends in {', '.join(VIDEOS)}, not as {path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make {path.parent}: {error.strerror}") from error
-
-
-def record_video(config: Config, actions: list[int], path: Path) -> None:
-    """Plays the first evaluation episode's actions again and writes it as a video.
-
-    Frames are in the game's own resolution.
-
-    The emulator is deterministic for a seed and its actions, whatever the size of the frames.
-    """
-    import imageio.v2 as imageio
-
-    check_video(config, path)
-    large = dict(img_height=210, img_width=160, gray_scale=False)
-    env = EnvPool(config.env, evaluation_seeds(1), training=False, **large)
-    writer: Any = imageio.get_writer(path, fps=15, macro_block_size=2)
-    with writer as video:
-        video.append_data(env.reset().frame[0])
-        for action in actions:
-            video.append_data(env.step(np.array([action])).frame[0])
 
 
 def summary(config: Config, evaluation: Evaluation) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import imageio.v2 as imageio
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +13,10 @@ from ez_jax.config import replace
 from ez_jax.envs import describe, register
 from ez_jax.envs.functional import Reset, Step
 from ez_jax.networks import Network, init_variables
-from ez_jax.presets import CPU, DEBUG
+from ez_jax.presets import CPU, DEBUG, classic
 from ez_jax.runner import evaluation
-from ez_jax.runner.evaluation import Episode, Evaluation, check_video, evaluate, summary
+from ez_jax.runner.evaluation import Episode, Evaluation, evaluate, summary
+from ez_jax.runner.video import check_video, enlarged, record_video
 
 
 class Endless:
@@ -109,5 +111,24 @@ def test_where_a_video_goes_is_checked_before_a_game_is_played(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot make"):
         check_video(CPU, tmp_path / "file" / "pong.mp4")
-    with pytest.raises(ValueError, match="is no Atari game"):
+    with pytest.raises(ValueError, match="has no images of bytes"):
         check_video(CATCH, tmp_path / "catch.mp4")
+
+
+def test_a_drawn_game_as_a_video(tmp_path):
+    """Nine steps of Catch: ten frames, four pixels a cell made nine times as large."""
+    config = classic("drawn/jax/Catch")
+    for name in ("catch.gif", "catch.mp4"):
+        record_video(config, [0] * 9, tmp_path / name)
+    assert (tmp_path / "catch.mp4").stat().st_size > 500
+    frames = imageio.mimread(tmp_path / "catch.gif")
+    assert len(frames) == 10 and frames[0].shape[:2] == (320, 160)
+    assert np.abs(frames[0].astype(int) - frames[5]).max() > 100  # the ball falls
+
+
+def test_frames_are_enlarged_by_whole_factors():
+    frame = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    grown = enlarged(frame)
+    assert grown.shape == (160, 240, 3) and grown.dtype == np.uint8
+    np.testing.assert_array_equal(grown[::80, ::80], np.repeat(frame, 3, axis=-1))
+    assert enlarged(np.zeros((210, 160, 3), np.uint8)).shape == (210, 160, 3)
