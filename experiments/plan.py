@@ -4,6 +4,7 @@
     python experiments/plan.py --target=tpu:v5e:2x4 --preset=paper
     python experiments/plan.py --target=tpu:v4:2x2x2 --preset=v2 --output=plan.json
     python experiments/plan.py --target=gpu:h100:8 --preset=paper
+    python experiments/plan.py --target=tpu:v5e:2x4 --network.dtype=bfloat16
     python experiments/plan.py --target=here --preset=cpu
 
 The real compiler of the chip compiles every stage for the topology: memory, bytes (not of GPUs) and
@@ -17,11 +18,14 @@ import json
 import math
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import tyro
 
 from ez_jax.cli import option
+from ez_jax.config import Config, replace, to_dict, validate
 from ez_jax.presets import PRESETS
 
 
@@ -72,6 +76,9 @@ class Args:
     """The task."""
     output: Path | None = None
     """JSON file to write."""
+    config: Annotated[tyro.conf.FlagConversionOff[Config], tyro.conf.arg(name="")] = field(
+        default_factory=Config
+    )
 
 
 def fail(message: str) -> int:
@@ -80,15 +87,14 @@ def fail(message: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    import tyro
-
     argv = sys.argv[1:] if argv is None else argv
     kind, _, topology = option(argv, "target", Args.target).rpartition(":")
     if kind in CHIPS:
         missing = prepare(kind)
         if missing:
             return fail(f'{missing} is missing: pip install -e ".[plan]"')
-    args = tyro.cli(Args, args=argv, description=__doc__)
+    preset = PRESETS.get(option(argv, "preset", Args.preset), PRESETS["paper"])
+    args = tyro.cli(Args, args=argv, default=Args(config=preset), description=__doc__)
     if kind not in CHIPS and args.target != "here":
         return fail(
             f"unknown target {args.target!r}: here, or one of {', '.join(CHIPS)} and a topology, "
@@ -100,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         check_task(f"{args.game}-v5")
+        validate(args.config)
         chip, devices = find(args.target, kind, topology)
     except ValueError as error:
         return fail(str(error))
@@ -171,13 +178,12 @@ def report(args: Args, chip: Chip, devices: list) -> int:
     import numpy as np
     from jax.sharding import AxisType, Mesh
 
-    from ez_jax.config import replace
     from ez_jax.envs import describe
     from ez_jax.program import ahead
     from ez_jax.runner import spending
     from ez_jax.runner.provenance import provenance
 
-    config, count = PRESETS[args.preset], len(devices)
+    config, count = args.config, len(devices)
     # As many environments as there are devices, or a multiple; updates stay in their ratio.
     envs = math.lcm(config.env.num_envs, count)
     config = replace(
@@ -232,7 +238,7 @@ def report(args: Args, chip: Chip, devices: list) -> int:
             "preset": args.preset,
             "devices": count,
             "hosts": hosts,
-            "num_envs": envs,
+            "config": to_dict(config),
             "stages": rows,
             "memory_bytes": used,
             "seeds": seeds,

@@ -25,6 +25,7 @@ def planned(target, path):
         (["--target=gpu:a100:8"], "unknown target 'gpu:a100:8'"),
         (["--target=here", "--preset=papr"], "unknown preset 'papr': there are paper"),
         (["--target=here", "--game=Pnog"], "Pong"),
+        (["--target=here", "--env.num-envs=0"], "env.num-envs=0 is out of range"),
     ],
 )
 def test_bad_words(words, message, capsys):
@@ -64,7 +65,7 @@ def test_two_hosts_of_tpus(tmp_path):
     """What no machine here has: eight chips; sums of gradients and moments alone cross them."""
     found, said = planned("tpu:v5e:2x4", tmp_path / "plan.json")
     stages = {row["stage"]: row for row in found["stages"]}
-    assert found["devices"] == 8 and found["hosts"] == 2 and found["num_envs"] == 8
+    assert found["devices"] == 8 and found["hosts"] == 2 and found["config"]["env"]["num_envs"] == 8
     assert "8 devices on 2 hosts" in said
     searching = ("select", "draw", "reanalyse")
     assert [stages[name]["collectives"] for name in searching] == [0, 0, 0]
