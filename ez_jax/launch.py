@@ -42,7 +42,7 @@ def start(command: Sequence[str], processes: int) -> list[subprocess.Popen]:
         }
         process = subprocess.Popen(
             [sys.executable, "-u", *command],
-            env=os.environ | variables,
+            env={"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ | variables,  # no warnings of XLA's
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
