@@ -28,6 +28,7 @@ class Meeting:
         self.signal = 0
 
     def __enter__(self) -> "Meeting":
+        self._peers.start()
         self._peers.look[self._key] = self._notice
         self._peers.cycle(self._stuck_after)
         return self

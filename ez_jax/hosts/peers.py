@@ -36,6 +36,7 @@ class Peers:
         self._cycle = time.monotonic()
         self._stuck_after = 0.0
         self._beat = time.monotonic()
+        self._started = False
         self._over = threading.Event()
         self.look: dict[str, Callable[[], None]] = {}  # called at each beat
         self.lost: Callable[[int, str], None] = end
@@ -43,8 +44,11 @@ class Peers:
         """Exit status of this process, once its work is done."""
 
     def start(self) -> None:
-        """Begins to beat, and to look."""
-        for run in (self._run, self._watch_service):
+        """Begins to beat, and to look, unless it does already."""
+        if self._started:
+            return
+        self._started = True
+        for run in (self._run, self._watch_service) if self._group.index else (self._run,):
             threading.Thread(target=run, daemon=True, name="peers").start()
 
     def stop(self) -> None:
@@ -80,7 +84,7 @@ class Peers:
         # A frozen coordinator lets a call to its store wait for minutes.
         while not self._over.wait(BEAT_S):
             silent = time.monotonic() - self._beat
-            if self._group.index and silent > LOST_S + BEAT_S:
+            if silent > LOST_S + BEAT_S:
                 self.lost(
                     RETRY, f"lost process 0, the coordinator: silent for {silent:.0f} s; {HOW}"
                 )

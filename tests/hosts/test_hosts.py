@@ -137,6 +137,19 @@ def test_a_cycle_without_end(watched):
     assert store.get("ended/1").startswith("75 no cycle")
 
 
+def test_a_process_alone_is_stuck_too(monkeypatch):
+    monkeypatch.setattr(peers_lib, "BEAT_S", 0.01)
+    alone, ends = Peers(Group()), []
+    alone.lost = lambda status, message: (ends.append((status, message)), alone.stop())
+    monkeypatch.setattr(group_lib, "peers", alone)
+    with hosts.meeting(0.3) as meeting:
+        for _ in range(20):  # longer than that, and never stuck
+            time.sleep(0.03)
+            meeting.end_of_cycle()
+        assert not ends
+        assert until(lambda: ends) and ends[0][0] == 75
+
+
 def test_differences_are_named(monkeypatch):
     two = groups(2)
     two[0].store.put("host/1", "node1")
