@@ -169,7 +169,12 @@ def find(target: str, kind: str, topology: str) -> tuple[Chip, list]:
             )
     except Exception as error:  # of XLA's own kinds
         raise ValueError(f"no topology {target}: {str(error).splitlines()[0]}") from error
-    return chip, list(described.devices)
+    devices_found = list(described.devices)
+    # A topology of chips with two cores (v4) lists each core as a device.
+    chips = math.prod(int(size) for size in topology.split("x"))
+    share = max(chips / len(devices_found), 1 / 2)
+    figures = (chip.flops, chip.memory, chip.bandwidth, chip.link)
+    return Chip(*(figure * share for figure in figures), chip.per_host), devices_found
 
 
 def report(args: Args, chip: Chip, devices: list) -> int:
