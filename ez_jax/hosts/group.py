@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -41,10 +40,10 @@ def first() -> bool:
     return group.index == 0
 
 
-def say(text: str, *, error: bool = False) -> None:
+def say(text: str, end: str = "\n") -> None:
     """Prints, in process 0."""
     if first():
-        print(text, file=sys.stderr if error else sys.stdout, flush=True)
+        print(text, end=end, flush=True)
 
 
 def agree(make: Callable[[], T]) -> T:
@@ -76,8 +75,12 @@ def together(fn: Callable[[], T]) -> T:
     return made  # type: ignore[return-value]  # nothing was raised
 
 
-def same(found: dict[str, Any]) -> None:
+def same(found: dict[str, Any], differences: Callable[[dict, dict], list[str]]) -> None:
     """Checks that all processes have the same.
+
+    Args:
+      found: in this process.
+      differences: names the entries in which two such differ.
 
     Raises:
       ValueError: names process, host and the first entries that differ.
@@ -85,22 +88,11 @@ def same(found: dict[str, Any]) -> None:
     texts = group.exchange("same", json.dumps(found, sort_keys=True, default=str))
     expected = json.loads(texts[0])
     for index, text in enumerate(texts):
-        if lines := _differences(expected, json.loads(text)):
+        if lines := differences(expected, json.loads(text)):
             host = group.store.get(f"host/{index}")
             raise ValueError(
                 f"process {index} on {host} is not as process 0: {'; '.join(lines[:3])}"
             )
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = sorted(old.keys() | new.keys())
-        return [
-            line
-            for key in names
-            for line in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    return [] if old == new else [f"{name}: {old} -> {new}"]
 
 
 def shared_folder(path: Path) -> None:
@@ -116,13 +108,22 @@ def shared_folder(path: Path) -> None:
     if first():
         above = next(folder for folder in (path, *path.parents) if folder.is_dir())
         token = above / f".ez_jax-{time.time_ns():x}"
-        token.touch()
     name = agree(lambda: str(token))
     try:
+        together(lambda: _touch(token))
         together(lambda: _must_see(Path(name)))
     finally:
         if token is not None:
             token.unlink(missing_ok=True)
+
+
+def _touch(token: Path | None) -> None:
+    if token is None:
+        return
+    try:
+        token.touch()
+    except OSError as error:
+        raise ValueError(f"cannot write to {token.parent}: {error.strerror}") from error
 
 
 def _must_see(token: Path) -> None:

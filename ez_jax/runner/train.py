@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ez_jax import hosts
 from ez_jax.agent import acting
 from ez_jax.agent.losses import ExtraLosses
-from ez_jax.config import Config
+from ez_jax.config import Config, differences
 from ez_jax.envs import Environments, PureEnvironments
 from ez_jax.program.loops import Loop, Update, make_loop
 from ez_jax.program.loops import train as follow_schedule
@@ -106,15 +106,15 @@ def run_together(
     check_all = functools.partial(
         check, runs, resume=resume, losses=losses, evaluate_after=evaluate_after
     )
-    hosts.same({"config": settings(runs[0].config, losses), "seeds": len(runs), **software()})
+    mine = {"config": settings(runs[0].config, losses), "seeds": len(runs)}
+    hosts.same(mine | software(), differences)
     for one in runs:
         hosts.shared_folder(one.workdir)
     hosts.together(check_all)
     with locked([one.workdir for one in runs]):
         checked = hosts.together(check_all)  # nobody else can change anything now
         announce()
-        for note in checked.notes:
-            hosts.say(note)
+        hosts.say("".join(f"{note}\n" for note in checked.notes), end="")
         made = {}
         if checked.todo:
             found = _run_rest(

@@ -13,13 +13,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ez_jax import hosts
+from ez_jax.config import differences
 from ez_jax.runner.setup import setup
 from ez_jax.runner.stopping import Stopped, StopRequest
 
 
 def cycles(folder: Path, fail: bool):
     hosts.shared_folder(folder)
-    hosts.same({"fail": fail})
+    hosts.same({"fail": fail}, differences)
     rank = hosts.group.group.index
     assert hosts.agree(lambda: {"of": rank}) == {"of": 0}
     with StopRequest(stuck_after=600.0) as stop:

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from ez_jax import hosts
+from ez_jax.config import differences
 from ez_jax.hosts import group as group_lib
 from ez_jax.hosts import peers as peers_lib
 from ez_jax.hosts import start
@@ -158,7 +159,7 @@ def test_differences_are_named(monkeypatch):
     two[1].store.put("same/1/1", '{"config": {"seed": 0, "env": {"id": "b"}}}')
     monkeypatch.setattr(group_lib, "group", two[0])
     with pytest.raises(ValueError) as found:
-        hosts.same(held[0])
+        hosts.same(held[0], differences)
     assert str(found.value) == "process 1 on node1 is not as process 0: config.env.id: a -> b"
 
 
@@ -174,7 +175,7 @@ def test_an_error_of_another_process_is_everybodys(monkeypatch):
 def test_alone_nothing_is_waited_for(tmp_path):
     assert hosts.first() and hosts.number_of_processes() == 1 and hosts.describe() == ""
     assert hosts.agree(lambda: {"a": 1}) == {"a": 1} and hosts.together(lambda: 3) == 3
-    hosts.same({"a": 1})
+    hosts.same({"a": 1}, differences)
     hosts.shared_folder(tmp_path / "new")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="bad"), hosts.guard(agreed=KeyError):
