@@ -247,7 +247,7 @@ def report(args: Args, chip: Chip, devices: list) -> int:
             "stages": rows,
             "memory_bytes": used,
             "seeds": seeds,
-            "hours": round(total / 3600, 3),
+            "hours": float(f"{total / 3600:.4g}"),
             "chip": chip._asdict(),
             "compiler": jax.__version__,
         }
