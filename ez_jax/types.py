@@ -109,10 +109,12 @@ class Batch(flax.struct.PyTreeNode):
 
 
 class Taught(flax.struct.PyTreeNode):
-    """What a teacher makes of the frames of slots 1..K."""
+    """What a teacher makes of the frames of a batch."""
 
-    state: Array  # [B, K, ...] latent state
-    projection: Array  # [B, K, P]
+    state: Array  # [B, K, ...] latent state of slots 1..K
+    projection: Array  # [B, K, P], of the same
+    # [B] f32, what the policies of a sample count: 0 where the teacher did not search. None: 1.
+    policy_weight: Any = None
 
 
 class Targets(flax.struct.PyTreeNode):
@@ -123,7 +125,8 @@ class Targets(flax.struct.PyTreeNode):
     policy: Array  # [B, K + 1, A] f32
     # Value and value prefix are known in the episode, and after its end if it is absorbing.
     value_mask: Array  # [B, K + 1] f32, 1 where they are
-    policy_mask: Array  # [B, K + 1] f32, 1 where a step was taken in the episode of the position
+    # Where a step was taken in the episode of the position: 1, or what its policy counts.
+    policy_mask: Array  # [B, K + 1] f32
     state_mask: Array  # [B, K + 1] f32, 1 where slot k belongs to the episode of the position
     entropy: Any = None  # [] f32, least mean entropy of the policy, None without one
 

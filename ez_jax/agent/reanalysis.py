@@ -9,11 +9,13 @@ its targets of the consistency loss are of the batch just drawn, and come from o
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ez_jax import lowering
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.search import make_recurrent_fn, root_of_state, search, search_from_root
+from ez_jax.agent.targets import bootstrap_slots, horizon
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.config import Config
 from ez_jax.networks import Network, Prediction, encode, infer
@@ -83,23 +85,32 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
     """
     k, (size, length) = config.target.unroll_steps, batch.action.shape
     searched = max(1, int(size * config.reanalyse.ratio))
+    everything = jnp.arange(size)[:, None]
 
-    # ENCODE all slots once.
-    stack = jnp.arange(length)[:, None] + jnp.arange(config.env.stack)
-    frames = batch.frames[:, stack]  # [B, L, S, ...]
+    # ENCODE once the slots of the unroll and those from which values bootstrap.
+    slot = jnp.broadcast_to(jnp.arange(length), (size, length))
+    if length > 2 * (k + 1):
+        steps = horizon(batch.age, config)
+        ahead = jax.vmap(bootstrap_slots, (0, 0, None))(batch.last, steps, k + 1)
+        slot = jnp.concatenate([slot[:, : k + 1], ahead], axis=1)
+    stack = slot[..., None] + jnp.arange(config.env.stack)
+    frames = batch.frames[everything[..., None], stack]  # [B, slots, S, ...]
     observation = frames_to_channels(frames.reshape(-1, *frames.shape[2:]))
     state = encode(network, variables, observation)
-    states = state.reshape(size, length, *state.shape[1:])
+    states = state.reshape(*slot.shape, *state.shape[1:])
 
-    # EVALUATE them, the ones from which values bootstrap among them.
+    # EVALUATE them.
     prediction: Prediction = infer(network, variables, "predict", state)
-    value = logits_to_scalar(prediction.value_logits).reshape(size, length)
+    value = logits_to_scalar(prediction.value_logits).reshape(slot.shape)
+    value = jnp.zeros((size, length)).at[everything, slot].set(value)
 
-    # SEARCH from the positions of the unroll.
-    roots = states[:searched, : k + 1].reshape(-1, *state.shape[1:])
+    # SEARCH from the positions of the unroll: of all samples, or of some from the likeliest to the
+    # least likely of the draw. The policies of the others are old, and count for nothing.
+    sample = jnp.arange(searched) * size // searched
+    roots = states[sample, : k + 1].reshape(-1, *state.shape[1:])
     root = root_of_state(network, variables, roots, config.search.embedding_dtype)
     recurrent_fn = make_recurrent_fn(network, config)
-    part = slice(0, searched), slice(0, k + 1)
+    part = sample, slice(0, k + 1)
     legal = None
     if batch.legal is not None:
         legal = batch.legal[part].reshape(-1, batch.legal.shape[-1])
@@ -108,6 +119,9 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
     )
     policy = found.policy.reshape(searched, k + 1, -1)
     search_value = found.search_value.reshape(searched, k + 1)
+    policy_weight = None
+    if searched < size:
+        policy_weight = jnp.zeros(size).at[sample].set(size / searched)
 
     # PROJECT what the consistency loss predicts.
     following = states[:, 1 : k + 1]
@@ -117,7 +131,7 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
         search_value=batch.search_value.at[part].set(search_value),
         network_value=value,
         staleness=jnp.zeros_like(batch.staleness),
-        taught=Taught(state=following, projection=projection),
+        taught=Taught(state=following, projection=projection, policy_weight=policy_weight),
     )
 
 

@@ -67,6 +67,22 @@ def n_step_value(
     return z
 
 
+def bootstrap_slots(last: Array, steps: Array, num_targets: int) -> Array:
+    """Slots whose values `n_step_value` reads: the horizon away, or the final frame before it.
+
+    Args:
+      last: slot is the final frame of an episode, `[L]`.
+      steps: horizon, `[]`.
+      num_targets: the targets are of slots 0 .. `num_targets` - 1.
+
+    Returns:
+      slots `[num_targets]` i32.
+    """
+    slot = jnp.arange(last.shape[0])
+    final = jax.lax.cummin(jnp.where(last, slot, last.shape[0]), reverse=True)
+    return jnp.minimum(slot + steps, final)[:num_targets]
+
+
 def value_prefix(r_t: Array, restart: int) -> Array:
     """Undiscounted reward summed along the unroll, anew every `restart` steps: `[K]` to `[K]`."""
     total, prefix = jnp.zeros(()), []
@@ -154,12 +170,15 @@ def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
         terminal = batch.last[:, :k] & (ends == 1) & (batch.discount[:, :k] == 0)
         absorbed = jnp.pad(jnp.cumsum(terminal, axis=1) > 0, ((0, 0), (1, 0)))
         value, known = jnp.where(absorbed, 0.0, value), same_episode | absorbed
+    policy_mask = (same_episode & ~batch.last[:, : k + 1]).astype(jnp.float32)
+    if batch.taught is not None and batch.taught.policy_weight is not None:
+        policy_mask *= batch.taught.policy_weight[:, None]
     return Targets(
         value=value,
         value_prefix=jax.vmap(value_prefix, (0, None))(reward, restart),
         policy=batch.policy[:, : k + 1],
         value_mask=known.astype(jnp.float32),
-        policy_mask=(same_episode & ~batch.last[:, : k + 1]).astype(jnp.float32),
+        policy_mask=policy_mask,
         state_mask=same_episode.astype(jnp.float32),
         entropy=entropy_target(config, batch.policy.shape[-1], updates),
     )

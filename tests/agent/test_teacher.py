@@ -69,12 +69,53 @@ def test_encodes_what_replay_would_show(drawn, taught):
 
 
 def test_searches_its_share_of_the_batch(taught):
+    """Of each pair from the draw's likeliest on one; policies of the others are old and no target."""
     batch, lesson = taught
     k = CONFIG.target.unroll_steps
     assert lesson.staleness.tolist() == [0] * 8
     changed = np.any(np.asarray(lesson.policy != batch.policy), axis=-1)
-    assert changed[:4, : k + 1].all() and not changed[4:].any() and not changed[:, k + 1 :].any()
-    np.testing.assert_allclose(lesson.policy[:4, : k + 1].sum(-1), 1, rtol=1e-5)
+    assert changed[::2, : k + 1].all()
+    assert not changed[1::2].any() and not changed[:, k + 1 :].any()
+    np.testing.assert_allclose(lesson.policy[::2, : k + 1].sum(-1), 1, rtol=1e-5)
+    found = targets.make_targets(lesson, CONFIG, jnp.zeros((), jnp.int32))
+    every = targets.make_targets(batch, CONFIG, jnp.zeros((), jnp.int32))
+    counts = np.array([2, 0] * 4, np.float32)[:, None]
+    np.testing.assert_array_equal(found.policy_mask, every.policy_mask * counts)
+    np.testing.assert_array_equal(found.value_mask, every.value_mask)
+
+
+def test_bootstrap_slots_by_hand():
+    """A horizon of 3; slot 4 is a final frame, and slot 5 begins another episode."""
+    last = jnp.array([False] * 4 + [True] + [False] * 3)
+    np.testing.assert_array_equal(targets.bootstrap_slots(last, jnp.array(3), 5), [3, 4, 4, 4, 4])
+    np.testing.assert_array_equal(targets.bootstrap_slots(last, jnp.array(1), 3), [1, 2, 3])
+
+
+@pytest.mark.parametrize("age", [0, 250], ids=["new", "old"])
+def test_a_far_horizon_encodes_what_it_reads(drawn, age):
+    """With n > K + 1 slots between are left out, and the value targets are those of all slots."""
+    far = replace(CONFIG, target__td_steps=9, reanalyse__ratio=1.0)
+    network, state, found = drawn
+    variables = state.learner.target_variables
+    steps, updates = state.actor.env_steps, state.learner.updates
+    batch = replay_lib.gather(state.replay, found, steps, updates, far)
+    batch = batch.replace(age=jnp.full_like(batch.age, age))
+    assert batch.last.any()
+    lesson = reanalysis.teach(network, far, variables, jax.random.key(3), batch)
+    assert lesson.taught.policy_weight is None
+    size, length = batch.action.shape
+    stack = jnp.arange(length)[:, None] + jnp.arange(far.env.stack)
+    frames = batch.frames[:, stack]
+    latent = encode(network, variables, frames_to_channels(frames.reshape(-1, *frames.shape[2:])))
+    value = logits_to_scalar(infer(network, variables, "predict", latent).value_logits)
+    every = batch.replace(network_value=value.reshape(size, length))
+    assert np.any(np.asarray(lesson.network_value == 0) & np.asarray(every.network_value != 0))
+    np.testing.assert_allclose(
+        targets.td_value_target(lesson, far),
+        targets.td_value_target(every, far),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_search_from_latents_is_the_search(drawn):
