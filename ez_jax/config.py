@@ -113,6 +113,11 @@ def _validate_together(config: Config) -> None:
     if not all(0 <= share <= 1 for share in config.loss.entropy_target):
         shares = " ".join(map(str, config.loss.entropy_target))
         raise ValueError(f"loss.entropy-target={shares} is out of range: both must be in [0, 1]")
+    if config.cycle.batch_size % config.network.norm_groups:
+        raise ValueError(
+            f"network.norm-groups={config.network.norm_groups} is out of range: it must divide "
+            f"cycle.batch-size={config.cycle.batch_size}"
+        )
     window = config.env.stack + config.target.unroll_steps + config.target.td_steps
     # Half of the slots may be final frames of one-step episodes, which cannot be drawn.
     needed = 2 * config.cycle.batch_size + window * config.env.num_envs

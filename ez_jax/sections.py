@@ -88,6 +88,9 @@ class NetworkConfig:
     """BatchNorm of the heads takes all states of an update as one batch, predicted ones and (with a
     consistency loss) encoded ones, so that a search's running averages are of the mixture that
     training saw; off: each step of the unroll by itself (paper)."""
+    norm_groups: int = bounded(1, 1)
+    """BatchNorm by groups of the batch, each with moments of its own (ghost batch normalisation); a
+    multiple of the number of devices leaves no sum over devices within the network."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the trunk; heads and statistics are float32 always."""
 

@@ -4,14 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ez_jax.networks.layers import conv, merge, normalise, part
+from ez_jax.networks.layers import Norm, conv, merge, normalise, part
 
 Array = jax.Array
 
 
-def norm_maps(norm: str, x: Array, leading: tuple[int, ...], train: bool) -> Array:
+def norm_maps(norm: Norm, x: Array, leading: tuple[int, ...], train: bool) -> Array:
     """Normalises merged feature maps `[B * steps, h, w, C]`; for a compact method."""
-    if norm == "layer":
+    if norm.kind == "layer":
         return nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=-1, dtype=x.dtype)(x)
     return normalise(norm, x, leading, train, x.dtype)
 
@@ -25,7 +25,7 @@ class ResBlock(nn.Module):
     channels: int
     stride: int = 1
     dtype: jnp.dtype = jnp.float32
-    norm: str = "batch"
+    norm: Norm = Norm()
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -75,7 +75,7 @@ class Representation(nn.Module):
     blocks: int
     patch: int = 1
     dtype: jnp.dtype = jnp.float32
-    norm: str = "batch"
+    norm: Norm = Norm()
 
     @nn.compact
     def __call__(self, observation: Array, train: bool) -> Array:
@@ -106,7 +106,7 @@ class Dynamics(nn.Module):
     embedding: int = 0
     one_hot: bool = False
     dtype: jnp.dtype = jnp.float32
-    norm: str = "batch"
+    norm: Norm = Norm()
 
     @nn.compact
     def __call__(self, state: Array, action: Array, train: bool) -> Array:
@@ -142,7 +142,7 @@ class Trunk(nn.Module):
 
     blocks: int
     dtype: jnp.dtype = jnp.float32
-    norm: str = "batch"
+    norm: Norm = Norm()
 
     @nn.compact
     def __call__(self, state: Array, train: bool) -> Array:
@@ -156,7 +156,7 @@ class Features(nn.Module):
 
     channels: int
     dtype: jnp.dtype = jnp.float32
-    norm: str = "batch"
+    norm: Norm = Norm()
 
     @nn.compact
     def __call__(self, state: Array, train: bool) -> Array:

@@ -4,7 +4,7 @@ PyTorch's default initialisation, symmetric padding, BatchNorm of momentum 0.1.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -82,6 +82,13 @@ def dense(features: int, fan_in: int, dtype=None, name=None) -> nn.Dense:
     )
 
 
+class Norm(NamedTuple):
+    """What layers normalise by."""
+
+    kind: str = "batch"  # or "layer"
+    groups: int = 1  # of a batch, each with moments of its own
+
+
 class Moments(flax.struct.PyTreeNode):
     """Batch moments that BatchNorm layers sow into the collection "moments" in training."""
 
@@ -96,8 +103,13 @@ class BatchNorm(nn.Module):
     Inputs are `[B, ..., C]` with `spatial` axes before the channels. In training there may be one
     axis of steps behind the batch, `[B, steps, ..., C]`: each step is normalised by its own batch.
     `agent.unroll.fold_moments` moves the running averages.
+
+    With several groups each part of the batch is normalised by itself (Hoffer et al. 2017, arXiv
+    1705.08741), and the means of their moments are sown: parts that lie on one device each need no
+    sum over devices within the network.
     """
 
+    groups: int = 1
     spatial: int = 0
     momentum: float = 0.9  # one minus PyTorch's
     epsilon: float = 1e-5
@@ -122,7 +134,13 @@ class BatchNorm(nn.Module):
 
         # Without an axis of steps all is one step.
         steps = x if x.ndim > self.spatial + 2 else x[:, None]
-        y, batch_mean, batch_variance = jax.vmap(by_batch, 1, (1, 0, 0))(steps)
+        by_step = jax.vmap(by_batch, 1, (1, 0, 0))
+        if self.groups == 1:
+            y, batch_mean, batch_variance = by_step(steps)
+        else:
+            parts = steps.reshape(self.groups, -1, *steps.shape[1:])
+            y, *moments = jax.vmap(by_step)(parts)
+            batch_mean, batch_variance = (jnp.mean(moment, axis=0) for moment in moments)
         if not self.is_initializing():
             found = Moments(mean=batch_mean, variance=batch_variance, momentum=self.momentum)
             self.sow("moments", "batch", found, reduce_fn=lambda _, new: new)
@@ -130,15 +148,15 @@ class BatchNorm(nn.Module):
 
 
 def normalise(
-    norm: str, x: Array, leading: tuple[int, ...], train: bool, dtype: Any = None
+    norm: Norm, x: Array, leading: tuple[int, ...], train: bool, dtype: Any = None
 ) -> Array:
-    """Applies the normalisation called `batch` or `layer` to merged features `[B * steps, ..., C]`.
+    """Applies a normalisation to merged features `[B * steps, ..., C]`.
 
     Call it inside a compact method: it makes a submodule there.
     """
-    if norm == "layer":
+    if norm.kind == "layer":
         return nn.LayerNorm(dtype=dtype)(x)
-    norm_layer = BatchNorm(spatial=x.ndim - 2, dtype=dtype)
+    norm_layer = BatchNorm(norm.groups, spatial=x.ndim - 2, dtype=dtype)
     return norm_layer(part(x, leading), train).reshape(x.shape)
 
 
@@ -148,7 +166,7 @@ class Mlp(nn.Module):
     hidden: tuple[int, ...]
     features: int
     zero_last: bool = False
-    norm: str = "batch"
+    norm: Norm = Norm()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ez_jax import lowering
 from ez_jax.config import NetworkConfig
 from ez_jax.networks import image, vector
-from ez_jax.networks.layers import LSTM, BatchNorm, Mlp, merge, normalise, part
+from ez_jax.networks.layers import LSTM, BatchNorm, Mlp, Norm, merge, normalise, part
 from ez_jax.observations import observation_shape
 from ez_jax.types import EnvSpec
 
@@ -50,13 +50,13 @@ class ValuePrefix(nn.Module):
     def __call__(
         self, memory: Memory, states: Array, train: bool, restart: int
     ) -> tuple[Memory, Array]:
-        x = self.features(states, train)
-        if self.config.value_prefix:
-            memory, x = LSTM(self.config.lstm)(memory, x, restart)
+        x, c = self.features(states, train), self.config
+        norm = Norm(c.norm, c.norm_groups)
+        if c.value_prefix:
+            memory, x = LSTM(c.lstm)(memory, x, restart)
             leading, x = merge(x, 1)
-            x = part(nn.relu(normalise(self.config.norm, x, leading, train)), leading)
-        c = self.config
-        head = Mlp((c.head_hidden,), 2 * c.support + 1, zero_last=True, norm=c.norm)
+            x = part(nn.relu(normalise(norm, x, leading, train)), leading)
+        head = Mlp((c.head_hidden,), 2 * c.support + 1, zero_last=True, norm=norm)
         return memory, head(x, train)
 
 
@@ -78,10 +78,13 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         c, dtype, num_actions = self.config, jnp.dtype(self.config.dtype), self.spec.num_actions
+        norm, trunk_norm, batch_norm = (
+            Norm(kind, c.norm_groups) for kind in (c.norm, c.trunk_norm, "batch")
+        )
         features: Callable[[], nn.Module]
         if self.state_rank == 3:
             self.representation: nn.Module = image.Representation(
-                c.channels, c.pools, c.blocks, c.patch, dtype, c.trunk_norm
+                c.channels, c.pools, c.blocks, c.patch, dtype, trunk_norm
             )
             self.dynamics: nn.Module = image.Dynamics(
                 num_actions,
@@ -89,24 +92,24 @@ class Network(nn.Module):
                 c.action_embedding,
                 c.action_planes == "one_hot",
                 dtype,
-                c.trunk_norm,
+                trunk_norm,
             )
-            self.trunk: nn.Module = image.Trunk(c.blocks, dtype, c.trunk_norm)
-            features = functools.partial(image.Features, c.head_channels, dtype, c.trunk_norm)
+            self.trunk: nn.Module = image.Trunk(c.blocks, dtype, trunk_norm)
+            features = functools.partial(image.Features, c.head_channels, dtype, trunk_norm)
         else:
-            self.representation = vector.Representation(c.channels, c.blocks, c.norm, dtype)
+            self.representation = vector.Representation(c.channels, c.blocks, norm, dtype)
             self.dynamics = vector.Dynamics(
-                num_actions, c.blocks, c.action_embedding, c.norm, dtype
+                num_actions, c.blocks, c.action_embedding, norm, dtype
             )
-            self.trunk = vector.Trunk(c.blocks, c.norm, dtype)
+            self.trunk = vector.Trunk(c.blocks, norm, dtype)
             features = vector.Features
         self.value_prefix = ValuePrefix(features(), c)
         self.value_features, self.policy_features = features(), features()
-        self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, True, c.norm)
-        self.policy_head = Mlp((c.head_hidden,), num_actions, True, c.norm)
-        self.projector = Mlp((c.projection, c.projection), c.projection, dtype=dtype)
-        self.projector_norm = BatchNorm(dtype=dtype)
-        self.predictor = Mlp((c.predictor,), c.projection, dtype=dtype)
+        self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, True, norm)
+        self.policy_head = Mlp((c.head_hidden,), num_actions, True, norm)
+        self.projector = Mlp((c.projection, c.projection), c.projection, False, batch_norm, dtype)
+        self.projector_norm = BatchNorm(c.norm_groups, dtype=dtype)
+        self.predictor = Mlp((c.predictor,), c.projection, False, batch_norm, dtype)
 
     def encode(self, observation: Array, train: bool = False) -> Array:
         """Observation `[B, ..., S * C]` to latent state `[B, ...]`."""

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ez_jax.networks.layers import BatchNorm, dense, merge, normalise, part
+from ez_jax.networks.layers import BatchNorm, Norm, dense, merge, normalise, part
 
 Array = jax.Array
 
@@ -16,7 +16,7 @@ class DenseBlock(nn.Module):
     """Linear-norm-ReLU-Linear-norm, plus the input, ReLU."""
 
     width: int
-    norm: str = "batch"
+    norm: Norm = Norm()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -34,16 +34,16 @@ class Representation(nn.Module):
 
     width: int
     blocks: int
-    norm: str = "batch"
+    norm: Norm = Norm()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, observation: Array, train: bool) -> Array:
         x = observation.astype(self.dtype)
-        if self.norm == "layer":
+        if self.norm.kind == "layer":
             # The entries of an observation have scales of their own; a norm over them would mix
             # these.
-            x = BatchNorm(momentum=0.99, affine=False)(x, train)
+            x = BatchNorm(self.norm.groups, momentum=0.99, affine=False)(x, train)
         x = dense(self.width, x.shape[-1], self.dtype)(x)
         x = nn.relu(normalise(self.norm, x, x.shape[:1], train, self.dtype))
         for _ in range(self.blocks):
@@ -60,7 +60,7 @@ class Dynamics(nn.Module):
     num_actions: int
     blocks: int
     embedding: int = 0
-    norm: str = "batch"
+    norm: Norm = Norm()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -84,7 +84,7 @@ class Trunk(nn.Module):
     """Residual blocks shared by the value and policy heads."""
 
     blocks: int
-    norm: str = "batch"
+    norm: Norm = Norm()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

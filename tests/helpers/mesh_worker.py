@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax.config import replace
+from ez_jax.program.ahead import collectives
 from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh, state_shardings
 from ez_jax.program.stages import Stages, counters
@@ -14,9 +15,11 @@ from helpers.loops import advance, start
 from helpers.tiny import CATCH, PONG
 
 
-def same_update_on_one_and_four_devices():
+def same_update_on_one_and_four_devices(groups, most):
+    """With as many groups of BatchNorm as devices, moments do not cross them within the network."""
     config = replace(
         PONG,
+        network__norm_groups=groups,
         reanalyse__mode="off",
         optimizer__name="sgd",
         optimizer__learning_rate=0.05,
@@ -36,6 +39,9 @@ def same_update_on_one_and_four_devices():
     # The same windows: lane i is the first lane of device i.
     lanes, times = jnp.repeat(jnp.arange(4), 4), jnp.tile(jnp.array([5, 11, 23, 31]), 4)
     drawn = lambda lane: Drawn(Positions(lane, times), jnp.full(16, 1 / 16))
+    program = four.learn.lower(copy, drawn(jnp.zeros_like(lanes))).compile()
+    number, _ = collectives(program.as_text())
+    assert 0 < number <= most, number
     first, first_metrics = one.learn(state, drawn(lanes))
     second, second_metrics = four.learn(copy, drawn(jnp.zeros_like(lanes)))
     for a, b in zip(
@@ -94,7 +100,8 @@ def two_seeds_in_compiled_cycles_on_four_devices():
 if __name__ == "__main__":
     setup()
     assert jax.device_count() == 4
-    same_update_on_one_and_four_devices()
+    same_update_on_one_and_four_devices(groups=1, most=120)
+    same_update_on_one_and_four_devices(groups=4, most=16)
     whole_cycle_on_four_devices()
     two_seeds_in_compiled_cycles_on_four_devices()
     print("ok")

@@ -181,6 +181,25 @@ def test_batch_norm_moves_by_a_tenth():
     np.testing.assert_allclose(evaluated[:, 0], expected, rtol=1e-4)
 
 
+def test_groups_of_batch_norm_are_batches_of_their_own():
+    """Samples 0 and 1, and 2 and 3; the sown moments are the means of both groups', for each step."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 5, 2)), jnp.float32)  # 3 steps
+    whole, groups = BatchNorm(spatial=1), BatchNorm(2, spatial=1)
+    variables = whole.init(jax.random.key(0), x, True)
+
+    def call(module, x):
+        out, sown = module.apply(variables, x, True, mutable=["moments"])
+        return out, sown["moments"]["batch"]
+
+    found, moments = call(groups, x)
+    parts = [call(whole, x[at]) for at in (slice(0, 2), slice(2, 4))]
+    np.testing.assert_allclose(found, np.concatenate([part[0] for part in parts]), atol=1e-6)
+    for name in ("mean", "variance"):
+        expected = sum(getattr(part[1], name) for part in parts) / 2
+        np.testing.assert_allclose(getattr(moments, name), expected, atol=1e-6)
+    assert np.abs(found - call(whole, x)[0]).max() > 0.1
+
+
 def test_one_hot_planes_of_the_dynamics():
     """Each action has a plane, and so a weight, of its own: the state's kernel is zero, action a
     adds 2 a^2.
