@@ -59,7 +59,7 @@ class Replay(flax.struct.PyTreeNode):
     """
 
     # In a checkpoint of host environments None: the action log brings the frames back.
-    frame: Array  # [N, T, ...]
+    frame: Array  # [N, T, D], or an image's bytes in rows, [N, T, R, 128]
     action: Array  # [N, T] i32
     reward: Array  # [N, T] f32
     discount: Array  # [N, T] f32
@@ -73,6 +73,7 @@ class Replay(flax.struct.PyTreeNode):
     priority: Array  # [N, T] f32, 0 where nothing may be drawn
     legal: Any  # [N, T, A] bool, None where all actions are always legal
     cursor: Array  # [] i32, slots ever written in each lane
+    frame_shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
 
 class Positions(flax.struct.PyTreeNode):

@@ -6,6 +6,8 @@ Yarats et al. 2021 (arXiv 2004.13649), as used by SPR and EfficientZero.
 import jax
 import jax.numpy as jnp
 
+from ez_jax import lowering
+
 Array = jax.Array
 
 
@@ -18,9 +20,24 @@ def random_shift(key: Array, frames: Array, pad: int) -> Array:
     offset = jax.random.randint(key, (2, size, 1), -pad, pad + 1)
     rows = jnp.clip(jnp.arange(height) + offset[0], 0, height - 1)  # [B, H]
     columns = jnp.clip(jnp.arange(width) + offset[1], 0, width - 1)  # [B, W]
+    if not lowering.on_cpu() and frames.dtype == jnp.uint8:
+        return _moved_by_products(frames, rows, columns)
     batch = jnp.arange(size)
     frames = frames.swapaxes(1, 2)[batch[:, None], rows]  # [B, H, F, W, C]
     return frames.transpose(0, 3, 2, 1, 4)[batch[:, None], columns].transpose(0, 2, 3, 1, 4)
+
+
+def _moved_by_products(frames: Array, rows: Array, columns: Array) -> Array:
+    """Rows `[B, H]` and columns `[B, W]` of clips, by one-hot products: exact for bytes.
+
+    A gather would pad the channels of each pixel to the width of an accelerator's vectors.
+    """
+    planes = jnp.moveaxis(frames, -1, 2).astype(jnp.bfloat16)  # [B, F, C, H, W], as in replay
+    down = jax.nn.one_hot(rows, planes.shape[-2], dtype=jnp.bfloat16)
+    across = jax.nn.one_hot(columns, planes.shape[-1], dtype=jnp.bfloat16)
+    planes = jnp.einsum("bhi,bfciw->bfchw", down, planes)
+    planes = jnp.einsum("bvw,bfchw->bfchv", across, planes)
+    return jnp.moveaxis(planes.astype(jnp.uint8), 2, -1)
 
 
 def random_intensity(key: Array, frames: Array, scale: float) -> Array:

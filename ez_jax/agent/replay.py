@@ -6,11 +6,17 @@ masks them, but their frames never cross its beginning. `priorities` decides wha
 All functions work on the lanes of one device; `N`, `T`, `B`, `L` as in `types`.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
+from ez_jax import lowering
 from ez_jax.config import Config
 from ez_jax.types import Array, Batch, Drawn, EnvSpec, Positions, Replay
+
+ROW = 128
+"""Bytes of a row of an image: the lanes of a TPU's vector registers."""
 
 
 def empty(config: Config, spec: EnvSpec, num_lanes: int) -> Replay:
@@ -18,8 +24,9 @@ def empty(config: Config, spec: EnvSpec, num_lanes: int) -> Replay:
     slots = config.replay.capacity // config.env.num_envs
     shape = (num_lanes, slots)
     zeros, ints = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
+    frame = jax.ShapeDtypeStruct(spec.frame_shape, spec.frame_dtype)
     return Replay(
-        frame=jnp.zeros((*shape, *spec.frame_shape), spec.frame_dtype),
+        frame=jnp.zeros((*shape, *jax.eval_shape(to_rows, frame).shape), frame.dtype),
         action=ints,
         reward=zeros,
         discount=zeros,
@@ -33,7 +40,29 @@ def empty(config: Config, spec: EnvSpec, num_lanes: int) -> Replay:
         priority=zeros,
         legal=jnp.ones((*shape, spec.num_actions), bool) if spec.masked else None,
         cursor=jnp.zeros((), jnp.int32),
+        frame_shape=tuple(spec.frame_shape),
     )
+
+
+def to_rows(frame: Array) -> Array:
+    """An image's bytes in rows of `ROW`, channel by channel: `[H, W, C]` to `[R, 128]`.
+
+    A vector stays `[D]`. An accelerator pads the last axes of an array, and would rearrange all of
+    replay before each gather of images; rows are taken as they lie.
+    """
+    if frame.ndim == 1:
+        return frame
+    flat = jnp.moveaxis(frame, -1, 0).ravel()
+    return jnp.pad(flat, (0, -flat.size % ROW)).reshape(-1, ROW)
+
+
+def from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
+    """The inverse of `to_rows`, behind any leading axes."""
+    if len(shape) == 1:
+        return rows
+    leading, (height, width, channels) = rows.shape[:-2], shape
+    flat = lowering.buffer(rows).reshape(*leading, -1)[..., : math.prod(shape)]
+    return jnp.moveaxis(flat.reshape(*leading, channels, height, width), -3, -1)
 
 
 def write(replay: Replay, enabled: Array, **slot: Array) -> Replay:
@@ -49,6 +78,7 @@ def write(replay: Replay, enabled: Array, **slot: Array) -> Replay:
     slots = replay.action.shape[1]
     # The bits of non-negative floats order as the floats do, and XLA vectorises an integer maximum.
     highest = jnp.max(replay.priority.view(jnp.int32)).view(jnp.float32)
+    slot["frame"] = jax.vmap(to_rows)(slot["frame"])
     slot["priority"] = jnp.where(slot["last"], 0.0, jnp.where(highest > 0, highest, 1.0))
     at = replay.cursor % slots
 
@@ -105,7 +135,8 @@ def stacks(replay: Replay, positions: Positions, size: int, stack: int) -> Array
     start = positions.time - replay.offset[positions.lane, positions.time % slots]
     time = positions.time[:, None] + jnp.arange(1 - stack, size)
     time = jnp.maximum(time, start[:, None])
-    return replay.frame[positions.lane[:, None], time % slots]
+    rows = replay.frame[positions.lane[:, None], time % slots]
+    return from_rows(rows, replay.frame_shape)
 
 
 def legal(replay: Replay, positions: Positions) -> Array | None:

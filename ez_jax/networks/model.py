@@ -98,9 +98,7 @@ class Network(nn.Module):
             features = functools.partial(image.Features, c.head_channels, dtype, trunk_norm)
         else:
             self.representation = vector.Representation(c.channels, c.blocks, norm, dtype)
-            self.dynamics = vector.Dynamics(
-                num_actions, c.blocks, c.action_embedding, norm, dtype
-            )
+            self.dynamics = vector.Dynamics(num_actions, c.blocks, c.action_embedding, norm, dtype)
             self.trunk = vector.Trunk(c.blocks, norm, dtype)
             features = vector.Features
         self.value_prefix = ValuePrefix(features(), c)

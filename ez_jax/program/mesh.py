@@ -51,19 +51,20 @@ class DeviceLanes:
             keys = () if key is None else (jax.random.fold_in(key, jax.lax.axis_index("data")),)
             return fn(*keys, *shared, *lanes)
 
-        lane_specs = tuple(replay_specs() if isinstance(x, Replay) else DATA for x in lanes)
+        lane_specs = tuple(replay_specs(x) if isinstance(x, Replay) else DATA for x in lanes)
         in_specs = REPLICATED, REPLICATED, lane_specs
-        out_specs = replay_specs() if out is Replay else DATA
+        replays = (x for x in lane_specs if isinstance(x, Replay))
+        out_specs = next(replays) if out is Replay else DATA
         # Under `check_vma=False` a tree search compiles without any collective.
         return jax.shard_map(
             local, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )(key, shared, lanes)
 
 
-def replay_specs() -> Replay:
+def replay_specs(replay: Replay) -> Replay:
     """Partition of each field of a replay."""
-    lanes: dict[str, Any] = dict.fromkeys(Replay.__dataclass_fields__, DATA)
-    return Replay(**(lanes | {"cursor": REPLICATED}))
+    lanes = dict.fromkeys(Replay.__dataclass_fields__, DATA)
+    return replay.replace(**(lanes | {"cursor": REPLICATED, "frame_shape": replay.frame_shape}))
 
 
 def actor_specs() -> Actor:
@@ -96,6 +97,6 @@ def state_shardings(state: State, mesh: Mesh, seeds: bool = False) -> State:
     return state.replace(
         learner=jax.tree.map(lambda _: sharding(mesh, REPLICATED, seeds), state.learner),
         actor=named(actor_specs(), state.actor),
-        replay=named(replay_specs(), state.replay),
+        replay=named(replay_specs(state.replay), state.replay),
         key=sharding(mesh, REPLICATED, seeds),
     )

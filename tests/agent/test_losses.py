@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ez_jax import config as config_lib
-from ez_jax import presets
+from ez_jax import lowering, presets
 from ez_jax.agent.augment import augment, random_intensity, random_shift
 from ez_jax.agent.losses import (
     LOSSES,
@@ -292,6 +292,16 @@ def test_shift_only_moves():
     # Of 200 clips, each of the 25 shifts gets its share: P(none) = (24/25)^200 < 3e-4 for one of
     # them.
     assert set(shifts) == {(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)}
+
+
+def test_shift_by_products_is_the_shift():
+    """As an accelerator computes it, to the bit, with three channels and all bytes."""
+    frames = np.random.default_rng(1).integers(0, 256, (8, 2, 12, 10, 3)).astype(np.uint8)
+    expected = random_shift(jax.random.key(1), jnp.asarray(frames), 4)
+    with lowering.plain():
+        found = random_shift(jax.random.key(1), jnp.asarray(frames), 4)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.uint8 and {0, 255} <= set(np.asarray(found).ravel().tolist())
 
 
 def test_intensity_is_one_bounded_factor_for_a_clip():

@@ -36,6 +36,25 @@ write = jax.jit(lambda replay, enabled, slot: replay_lib.write(replay, enabled, 
 # SLOTS
 
 
+def test_rows_of_images():
+    """84 x 84 bytes fill 55 rows and the eighth of one; colours lie one after another; vectors
+    stay."""
+    colours = jnp.arange(8 * 16 * 3, dtype=jnp.uint8).reshape(8, 16, 3)
+    rows = replay_lib.to_rows(colours)
+    np.testing.assert_array_equal(rows, colours.transpose(2, 0, 1).reshape(3, 128))
+    np.testing.assert_array_equal(replay_lib.from_rows(rows, (8, 16, 3)), colours)
+    frame = np.random.default_rng(0).integers(0, 256, (84, 84, 1)).astype(np.uint8)
+    rows = replay_lib.to_rows(jnp.asarray(frame))
+    assert rows.shape == (56, 128) and rows.dtype == np.uint8
+    assert rows[55, :16].tolist() == frame[83, -16:, 0].tolist() and not rows[55, 16:].any()
+    several = jnp.stack([rows, rows + 1])[None]
+    back = replay_lib.from_rows(several, frame.shape)
+    np.testing.assert_array_equal(back, [[frame, frame + 1]])
+    vector = jnp.arange(5.0)
+    np.testing.assert_array_equal(replay_lib.to_rows(vector), vector)
+    np.testing.assert_array_equal(replay_lib.from_rows(vector[None], (5,)), vector[None])
+
+
 @pytest.mark.parametrize("steps", STEPS)
 def test_slots_hold_the_script(steps):
     script, actor, replay = play(steps)
@@ -47,7 +66,8 @@ def test_slots_hold_the_script(steps):
     for lane in range(2):
         for slot in kept(steps):
             at = lane, slot % SLOTS
-            np.testing.assert_array_equal(replay.frame[at], script.frame[lane, slot])
+            frame = replay_lib.from_rows(replay.frame[at], replay.frame_shape)
+            np.testing.assert_array_equal(frame, script.frame[lane, slot])
             for name in ("reward", "discount", "last", "offset"):
                 assert getattr(replay, name)[at] == getattr(script, name)[lane, slot], (
                     name,
@@ -74,18 +94,21 @@ def test_write_can_be_disabled(steps):
     slot = {
         name: jnp.full_like(getattr(replay, name)[:, 0], 3)
         for name in replay.__dataclass_fields__
-        if name not in ("cursor", "priority")
-    }
+        if name not in ("cursor", "priority", "frame", "frame_shape")
+    } | {"frame": jnp.full((replay.action.shape[0], *replay.frame_shape), 3, jnp.uint8)}
     slot["last"] = ~replay.last[:, steps % SLOTS]
     same, written = write(replay, False, slot), write(replay, True, slot)
-    for name in replay.__dataclass_fields__:
+    for name in (*slot, "priority", "cursor"):
         before, off, on = (np.asarray(getattr(r, name)) for r in (replay, same, written))
         assert off.dtype == before.dtype and off.tobytes() == before.tobytes(), name
         if name != "cursor":
             others = np.arange(SLOTS) != steps % SLOTS
             np.testing.assert_array_equal(on[:, others], before[:, others], err_msg=name)
         if name not in ("cursor", "priority"):
-            np.testing.assert_array_equal(on[:, steps % SLOTS], slot[name], err_msg=name)
+            new = on[:, steps % SLOTS]
+            if name == "frame":
+                new = replay_lib.from_rows(new, replay.frame_shape)
+            np.testing.assert_array_equal(new, slot[name], err_msg=name)
     assert int(written.cursor) == steps + 1
 
 

@@ -69,7 +69,7 @@ def test_encodes_what_replay_would_show(drawn, taught):
 
 
 def test_searches_its_share_of_the_batch(taught):
-    """Of each pair from the draw's likeliest on one; policies of the others are old and no target."""
+    """Of each pair, from the draw's likeliest on, one; old policies of the others are no target."""
     batch, lesson = taught
     k = CONFIG.target.unroll_steps
     assert lesson.staleness.tolist() == [0] * 8

@@ -182,7 +182,7 @@ def test_batch_norm_moves_by_a_tenth():
 
 
 def test_groups_of_batch_norm_are_batches_of_their_own():
-    """Samples 0 and 1, and 2 and 3; the sown moments are the means of both groups', for each step."""
+    """Samples 0 and 1, and 2 and 3; the sown moments are the means of both, for each step."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 5, 2)), jnp.float32)  # 3 steps
     whole, groups = BatchNorm(spatial=1), BatchNorm(2, spatial=1)
     variables = whole.init(jax.random.key(0), x, True)
