@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ez_jax.agent.losses import ExtraLosses
+from ez_jax.agent.replay import to_rows
 from ez_jax.config import Config
 from ez_jax.envs import Environments, PureEnvironments, describe, make
 from ez_jax.envs.seeds import training_seeds
@@ -103,7 +104,8 @@ class HostLoop:
         def put_frame(frames: Array, stack: Array, index: Array, running: Array, packed: Packed):
             timestep = unpack(packed)
             kept = jax.lax.dynamic_index_in_dim(frames, index, axis=1, keepdims=False)
-            newest = jnp.where(running, stack[..., -timestep.frame.shape[-1] :], kept)
+            newest = jax.vmap(to_rows)(stack[..., -timestep.frame.shape[-1] :])
+            newest = jnp.where(running, newest, kept)
             pushed = push_frame(stack, timestep.frame, timestep.first)
             return (
                 jax.lax.dynamic_update_index_in_dim(frames, newest, index, axis=1),
@@ -115,7 +117,7 @@ class HostLoop:
         frames, stack = fresh.replay.frame, fresh.actor.stack
         placed = frames.sharding, stack.sharding
         put_frame = jax.jit(put_frame, donate_argnums=(0, 1), out_shardings=placed)
-        slots = frames.shape[-len(stages.spec.frame_shape) - 1]
+        slots = fresh.replay.action.shape[-1]
         last = own_part(fresh.actor.last, -1)
         for i in range(int(acts.max())):
             running = i < acts  # a seed that had taken all its steps waits for the others

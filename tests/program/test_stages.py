@@ -12,6 +12,7 @@ from helpers.loops import advance, finished, start, warmed_up
 from helpers.tiny import BREAKOUT, CARTPOLE
 
 from ez_jax.agent import acting, reanalysis
+from ez_jax.agent.replay import from_rows
 from ez_jax.agent.targets import horizon
 from ez_jax.config import replace
 from ez_jax.program import transfer
@@ -70,7 +71,8 @@ def test_replay_holds_what_the_emulator_played(whole_run):
     env = make_training_envs(BREAKOUT)
     timestep, replay = env.reset(), jax.device_get(state.replay)
     for i in range(int(state.replay.cursor)):
-        np.testing.assert_array_equal(replay.frame[:, i], timestep.frame)
+        shown = from_rows(replay.frame[:, i], replay.frame_shape)
+        np.testing.assert_array_equal(shown, timestep.frame)
         was_last, timestep = timestep.last, env.step(np.asarray(state.actor.action_log[i]))
         taken = ~replay.last[:, i]
         assert not np.any(taken & was_last)  # the ignored step is never a transition
