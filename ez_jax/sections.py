@@ -29,6 +29,12 @@ class EnvConfig:
     """Emulator frames per agent step; the last two are max-pooled."""
     stack: int = bounded(4, 1)
     """Frames in one observation."""
+    action_slots: int = bounded(0, 0)
+    """Continuous actions: each entry takes one of so many values, and an index stands for each
+    combination (EfficientZero on DeepMind Control); 0: vectors, sampled in the search (V2)."""
+    action_repeat: int = bounded(1, 1)
+    """Steps of the environment with one action, their rewards summed (not Atari, which has
+    frame-skip)."""
     noop_max: int = bounded(30, 1)
     """At most so many no-ops at the start of a game."""
     episodic_life: bool = True
@@ -123,6 +129,19 @@ class SearchConfig:
     """Constant of sigma(q) = (c_visit + max visits) c_scale q (gumbel)."""
     c_scale: float = bounded(0.1, 0.0)
     """Scale of sigma(q) (gumbel)."""
+    sampled_actions: int = bounded(16, 2)
+    """Continuous actions: candidates at the root (EfficientZero-V2)."""
+    wide_actions: int = bounded(12, 0)
+    """Continuous actions: so many of the candidates at the root are drawn with a larger deviation,
+    in place of root noise (EfficientZero-V2); none in noiseless games."""
+    wide_deviation: float = bounded(3.0, 1.0)
+    """Continuous actions: how many times larger."""
+    inner_actions: int = bounded(2, 1)
+    """Continuous actions: candidates below the root."""
+    policy_target: Literal["best", "weights", "corrected"] = "best"
+    """Continuous actions: the policy learns the action that the search prefers (EfficientZero-V2
+    with several entries), or all candidates by their weights (with one entry), or these times the
+    ratio of the policy's density to that of the draws, without which wide draws inflate it."""
     temperature: tuple[float, float, float] = (1.0, 0.5, 0.25)
     """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, and after, of the
     online updates.
@@ -205,8 +224,9 @@ class LossConfig:
     entropy: float = bounded(0.0, 0.0)
     """Weight of the policy's negative entropy (EfficientZero-V2: 0.005)."""
     entropy_target: tuple[float, float] = (0.0, 0.0)
-    """Least mean entropy of the policy, as shares of log |A| at the first and the last update: the
-    entropy loss acts below it alone, in full a tenth of log |A| below. (0, 0): it acts always."""
+    """Least mean entropy of the policy, as shares of the uniform one's (log |A|, or D log 2) at the
+    first and the last update: the entropy loss acts below it alone, in full a tenth of that below.
+    (0, 0): it acts always."""
     half_gradient: bool = True
     """Halve the gradient that enters each unrolled state."""
     shift: int = bounded(4, 0)

@@ -2,14 +2,17 @@
 
 In the shape descriptions `N` is the number of environments, `T` the slots of a lane of replay, `B`
 the batch, `K` the unroll steps, `L = K + td_steps + 1` the slots of a sampled window, `A` the
-number of actions, `S` the stacked frames and `...` the shape of one frame: `(H, W, C)` uint8 or
-`(D,)`. Several seeds in one program put one more axis in front of everything.
+number of actions, `P` the entries of a policy target (`actions`; `A` for indices), `S` the stacked
+frames and `...` the shape of one frame: `(H, W, C)` uint8 or `(D,)`. Several seeds in one program
+put one more axis in front of everything.
 """
 
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
+
+from ez_jax.actions import Actions, Continuous, Discrete
 
 Array = jax.Array
 PRNGKey = jax.Array
@@ -18,11 +21,17 @@ PRNGKey = jax.Array
 class EnvSpec(NamedTuple):
     """Shapes of an environment, for networks and replay."""
 
-    num_actions: int
+    num_actions: int  # 0 where actions are vectors
     frame_shape: tuple[int, ...]  # one frame
     frame_dtype: Any
     stack: int  # frames in one observation
     masked: bool = False  # not every action is always legal
+    action_size: int = 0  # entries of an action that is a vector in [-1, 1], 0: an index
+
+    @property
+    def actions(self) -> Actions:
+        """The kind of actions."""
+        return Continuous(self.action_size) if self.action_size else Discrete(self.num_actions)
 
 
 class TimeStep(NamedTuple):
@@ -44,8 +53,8 @@ class TimeStep(NamedTuple):
 class SearchOutput(NamedTuple):
     """The decision for N roots, and what replay keeps of it."""
 
-    action: Array  # [N] i32
-    policy: Array  # [N, A] f32, the policy target
+    action: Array  # [N] i32, or [N, D] f32 in [-1, 1]
+    policy: Array  # [N, P] f32, the policy target
     search_value: Array  # [N] f32, mean of the network value and all returns backed up to the root
     network_value: Array  # [N] f32, the value head's output at the root
 
@@ -60,13 +69,13 @@ class Replay(flax.struct.PyTreeNode):
 
     # In a checkpoint of host environments None: the action log brings the frames back.
     frame: Array  # [N, T, D], or an image's bytes in rows, [N, T, R, 128]
-    action: Array  # [N, T] i32
+    action: Array  # [N, T] i32, or [N, T, D] f32
     reward: Array  # [N, T] f32
     discount: Array  # [N, T] f32
     last: Array  # [N, T] bool
     offset: Array  # [N, T] i32, steps since the first frame of the episode
     born: Array  # [N, T] i32, environment steps taken before this slot was written
-    policy: Array  # [N, T, A] f32
+    policy: Array  # [N, T, P] f32
     search_value: Array  # [N, T] f32
     network_value: Array  # [N, T] f32
     refreshed: Array  # [N, T] i32, update at which policy and values were last computed
@@ -95,11 +104,11 @@ class Batch(flax.struct.PyTreeNode):
 
     # With a teacher up to slot L - 1.
     frames: Array  # [B, S + K, ...], from S - 1 slots before the position to K after it
-    action: Array  # [B, L] i32
+    action: Array  # [B, L] i32, or [B, L, D] f32
     reward: Array  # [B, L] f32
     discount: Array  # [B, L] f32
     last: Array  # [B, L] bool
-    policy: Array  # [B, L, A] f32
+    policy: Array  # [B, L, P] f32
     search_value: Array  # [B, L] f32
     network_value: Array  # [B, L] f32
     age: Array  # [B] i32, environment steps since the position was written
@@ -123,24 +132,26 @@ class Targets(flax.struct.PyTreeNode):
 
     value: Array  # [B, K + 1] f32
     value_prefix: Array  # [B, K] f32, of steps 1..K
-    policy: Array  # [B, K + 1, A] f32
+    policy: Array  # [B, K + 1, P] f32
     # Value and value prefix are known in the episode, and after its end if it is absorbing.
     value_mask: Array  # [B, K + 1] f32, 1 where they are
     # Where a step was taken in the episode of the position: 1, or what its policy counts.
     policy_mask: Array  # [B, K + 1] f32
     state_mask: Array  # [B, K + 1] f32, 1 where slot k belongs to the episode of the position
-    entropy: Any = None  # [] f32, least mean entropy of the policy, None without one
+    # [] f32, least mean entropy of the policy as a share of the uniform one's, None without one
+    entropy: Any = None
 
 
 class Unroll(flax.struct.PyTreeNode):
     """The model's predictions along the actions that were taken."""
 
     value_logits: Array  # [B, K + 1, 2 * support + 1]
-    policy_logits: Array  # [B, K + 1, A]
+    policy_logits: Array  # [B, K + 1, A], or [B, K + 1, 2 D] of vectors
     prefix_logits: Array  # [B, K, 2 * support + 1], of steps 1..K
     # The projections are None where no loss term reads them.
     projection: Array  # [B, K, P], of the predicted states
     target_projection: Array  # [B, K, P], of the encoded frames, no gradient
+    actions: Actions = flax.struct.field(pytree_node=False)
 
 
 class Learner(flax.struct.PyTreeNode):
@@ -167,7 +178,7 @@ class Actor(flax.struct.PyTreeNode):
     games: Array  # [] i32, games ever finished
     env_steps: Array  # [] i32, steps ever taken
     acts: Array  # [] i32, lock-steps ever taken, those that ignore an action included
-    action_log: Array  # [M, N] i16, every action ever sent
+    action_log: Array  # [M, N] i16 or [M, N, D] f32, every action ever sent
 
 
 class State(flax.struct.PyTreeNode):

@@ -41,7 +41,9 @@ def init(config: Config, spec: EnvSpec, env: Any) -> Actor:
         games=jnp.zeros((), jnp.int32),
         env_steps=jnp.zeros((), jnp.int32),
         acts=jnp.zeros((), jnp.int32),
-        action_log=jnp.zeros((longest(config, config.env_steps), n), jnp.int16),
+        action_log=jnp.zeros(
+            (longest(config, config.env_steps), n, *spec.actions.shape), spec.actions.log_dtype
+        ),
     )
 
 
@@ -81,27 +83,26 @@ def select(
     )
 
 
-def select_randomly(key: Array, actor: Actor, num_actions: int, repeat: float) -> SearchOutput:
+def select_randomly(key: Array, actor: Actor, spec: EnvSpec, config: Config) -> SearchOutput:
     """Draws uniform actions for the warm-up, with the uniform policy as target.
 
-    With probability `repeat` an environment repeats its action of the step before, if it is legal.
+    With probability `cycle.warmup_repeat` an environment repeats its action of the step before, if
+    it is legal.
     """
-    num_envs, legal = actor.last.shape[0], actor.legal
-    if legal is None:
-        action = jax.random.randint(key, (num_envs,), 0, num_actions)
-    else:
+    num_envs, legal, repeat = actor.last.shape[0], actor.legal, config.cycle.warmup_repeat
+    action, policy = spec.actions.random(key, num_envs, config.search.sampled_actions)
+    if legal is not None:
         action = jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf))
+        policy = legal / jnp.sum(legal, axis=1, keepdims=True, dtype=jnp.float32)
     if repeat > 0:
         again = jax.random.bernoulli(jax.random.fold_in(key, 1), repeat, (num_envs,))
         again &= actor.acts > 0
         before = actor.action_log[actor.acts - 1].astype(action.dtype)
         if legal is not None:
             again &= jnp.take_along_axis(legal, before[:, None], axis=1)[:, 0]
+        again = again.reshape(-1, *(1,) * (action.ndim - 1))
         action = jnp.where(again, before, action)
     zeros = jnp.zeros(num_envs)
-    policy = jnp.full((num_envs, num_actions), 1 / num_actions, jnp.float32)
-    if legal is not None:
-        policy = legal / jnp.sum(legal, axis=1, keepdims=True, dtype=jnp.float32)
     return SearchOutput(action, policy, zeros, zeros)
 
 
@@ -152,7 +153,8 @@ def record(
         finished, (actor.games + jnp.cumsum(finished) - 1) % RECENT_GAMES, RECENT_GAMES
     )
     row = jnp.where(running, actor.acts, actor.action_log.shape[0])  # out of range: dropped
-    log = actor.action_log.at[row].set(selected.action.astype(jnp.int16), mode="drop")
+    action = selected.action.astype(actor.action_log.dtype)
+    log = actor.action_log.at[row].set(action, mode="drop")
     after = before.replace(
         stack=push_frame(actor.stack, timestep.frame, timestep.first),
         legal=timestep.legal,

@@ -102,9 +102,8 @@ class Agent:
     def select_randomly(self, state: State) -> tuple[State, SearchOutput]:
         """Draws the actions of the warm-up."""
         key, select_key = jax.random.split(state.key)
-        num_actions, repeat = self.network.spec.num_actions, self.config.cycle.warmup_repeat
         return state.replace(key=key), acting.select_randomly(
-            select_key, state.actor, num_actions, repeat
+            select_key, state.actor, self.network.spec, self.config
         )
 
     def record(self, state: State, selected: SearchOutput, timestep: TimeStep) -> State:

@@ -99,9 +99,8 @@ def _mean(x: Array, mask: Array) -> Array:
 
 def of_unroll(unroll: Unroll, targets: Targets, batch: Batch, support: int) -> dict[str, Array]:
     """Compares the predictions along the unroll with their targets: scalars."""
-    log_policy = jax.nn.log_softmax(unroll.policy_logits)
-    entropy = -jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1)
-    divergence = optax.losses.kl_divergence(log_policy, targets.policy)
+    entropy = unroll.actions.entropy(unroll.policy_logits)
+    divergence = unroll.actions.divergence(unroll.policy_logits, targets.policy)
     error = jnp.abs(logits_to_scalar(unroll.prefix_logits) - targets.value_prefix)
     shown = jnp.concatenate([targets.value, targets.value_prefix], axis=1)
     known = jnp.concatenate([targets.value_mask, targets.value_mask[:, 1:]], axis=1)

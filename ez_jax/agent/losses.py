@@ -25,10 +25,8 @@ ExtraLosses = Mapping[str, tuple[LossFn, float]]
 
 def policy_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     """Cross-entropy with the policy of the search."""
-    return jnp.sum(
-        optax.softmax_cross_entropy(unroll.policy_logits, targets.policy) * targets.policy_mask,
-        axis=1,
-    )
+    loss = unroll.actions.cross_entropy(unroll.policy_logits, targets.policy)
+    return jnp.sum(loss * targets.policy_mask, axis=1)
 
 
 def value_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
@@ -69,14 +67,14 @@ def entropy_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     lacks, and not at all above: control of the entropy as in Soft Actor-Critic (Haarnoja et al.
     2018, arXiv 1812.05905, section 5), without a state of its own.
     """
-    log_policy = jax.nn.log_softmax(unroll.policy_logits)
-    negative = jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1) * targets.policy_mask
+    negative = -unroll.actions.entropy(unroll.policy_logits) * targets.policy_mask
     loss = jnp.sum(negative, axis=1)
     if targets.entropy is None:
         return loss
     mean = -jnp.sum(negative) / jnp.maximum(jnp.sum(targets.policy_mask), 1)
-    full = 0.1 * jnp.log(unroll.policy_logits.shape[-1])
-    return jax.lax.stop_gradient(jnp.clip((targets.entropy - mean) / full, 0, 1)) * loss
+    full = unroll.actions.uniform_entropy
+    lack = (targets.entropy * full - mean) / (0.1 * full)
+    return jax.lax.stop_gradient(jnp.clip(lack, 0, 1)) * loss
 
 
 LOSSES: Mapping[str, LossFn] = {

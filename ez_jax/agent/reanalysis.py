@@ -115,7 +115,14 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
     if batch.legal is not None:
         legal = batch.legal[part].reshape(-1, batch.legal.shape[-1])
     found = search_from_root(
-        root, recurrent_fn, config.search, variables, key, explore=True, legal=legal
+        root,
+        recurrent_fn,
+        config.search,
+        variables,
+        key,
+        explore=True,
+        legal=legal,
+        actions=network.spec.actions,
     )
     policy = found.policy.reshape(searched, k + 1, -1)
     search_value = found.search_value.reshape(searched, k + 1)

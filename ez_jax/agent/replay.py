@@ -27,13 +27,13 @@ def empty(config: Config, spec: EnvSpec, num_lanes: int) -> Replay:
     frame = jax.ShapeDtypeStruct(spec.frame_shape, spec.frame_dtype)
     return Replay(
         frame=jnp.zeros((*shape, *jax.eval_shape(to_rows, frame).shape), frame.dtype),
-        action=ints,
+        action=jnp.zeros((*shape, *spec.actions.shape), spec.actions.dtype),
         reward=zeros,
         discount=zeros,
         last=jnp.zeros(shape, bool),
         offset=ints,
         born=ints,
-        policy=jnp.zeros((*shape, spec.num_actions)),
+        policy=jnp.zeros((*shape, spec.actions.target_size(config.search.sampled_actions))),
         search_value=zeros,
         network_value=zeros,
         refreshed=ints,

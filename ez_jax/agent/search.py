@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
+from ez_jax.actions import Actions, Continuous
 from ez_jax.agent.q_transforms import (
     TreeScale,
     qtransform_by_tree_min_max,
@@ -25,6 +26,9 @@ from ez_jax.config import Config, SearchConfig
 from ez_jax.networks import Network, Prediction, Step, encode, infer
 from ez_jax.types import Array, SearchOutput
 
+NEVER = -1e9
+"""Prior logit of a candidate that no simulation visits."""
+
 
 class Node(NamedTuple):
     """A model state as the tree keeps it."""
@@ -33,6 +37,7 @@ class Node(NamedTuple):
     memory: Any  # value-prefix LSTM, zero at depths that are multiples of the horizon
     prefix: Array  # [B] f32, reward predicted since the last such depth
     depth: Array  # [B] i32
+    candidates: Any = None  # [B, K, D] where actions are vectors
 
 
 def make_root(
@@ -68,9 +73,10 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
     The reward is the difference of value prefixes, which restart every `prefix_horizon` steps.
     """
     horizon = config.target.prefix_horizon if network.config.value_prefix else 1
+    actions = network.spec.actions
 
     def recurrent_fn(variables, key, action, node: Node):
-        del key
+        action = chosen(node.candidates, action)
         parent_state = node.state.astype(network.config.dtype)
         step: Step = infer(network, variables, "step", parent_state, node.memory, action)
         prediction: Prediction = infer(network, variables, "predict", step.state)
@@ -86,9 +92,57 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
             prior_logits=prediction.policy_logits,
             value=logits_to_scalar(prediction.value_logits),
         )
-        return output, Node(step.state.astype(node.state.dtype), memory, prefix, depth)
+        node = Node(step.state.astype(node.state.dtype), memory, prefix, depth)
+        if isinstance(actions, Continuous):
+            few = config.search.inner_actions
+            prior, candidates = sample(actions, config.search, key, output.prior_logits, few, 0)
+            output, node = output.replace(prior_logits=prior), node._replace(candidates=candidates)
+        return output, node
 
     return recurrent_fn
+
+
+def chosen(candidates: Array | None, index: Array) -> Array:
+    """The actions of indices `[B]`: these, or vectors `[B, D]`."""
+    if candidates is None:
+        return index
+    return jnp.take_along_axis(candidates, index[:, None, None], axis=1)[:, 0]
+
+
+def sample(
+    actions: Continuous, config: SearchConfig, key: Array, head: Array, number: int, wide: int
+) -> tuple[Array, Array]:
+    """Prior logits `[B, K]` and candidates `[B, K, D]` of a node of which `number` count.
+
+    EfficientZero-V2 (section 4.1, and the released code) searches them without preference.
+    """
+    drawn = actions.draw(key, head, number, wide, config.wide_deviation)
+    missing = config.sampled_actions - number
+    prior = jnp.where(jnp.arange(config.sampled_actions) < number, 0.0, NEVER)
+    return (
+        jnp.broadcast_to(prior, (head.shape[0], prior.size)),
+        jnp.pad(drawn, ((0, 0), (0, missing), (0, 0))),
+    )
+
+
+def policy_target(
+    actions: Continuous,
+    config: SearchConfig,
+    head: Array,
+    candidates: Array,
+    weights: Array,
+    best: Array,
+) -> Array:
+    """What the policy `head [B, 2 D]` learns of a search over candidates: `[B, K (D + 1)]`."""
+    if config.policy_target == "best":
+        weights = jax.nn.one_hot(best, weights.shape[-1])
+    elif config.policy_target == "corrected":
+        log_policy = actions.log_density(head[:, None], candidates)
+        log_wide = actions.log_density(head[:, None], candidates, config.wide_deviation)
+        wide = config.wide_actions / config.sampled_actions
+        drawn = jnp.logaddexp(jnp.log1p(-wide) + log_policy, jnp.log(wide) + log_wide)
+        weights = jax.nn.softmax(jnp.log(jnp.maximum(weights, 1e-30)) + log_policy - drawn)
+    return actions.target(candidates, weights)
 
 
 def each_simulation(scale: Callable[[mctx.Tree], TreeScale]) -> Callable:
@@ -165,6 +219,7 @@ def search(
         temperature=temperature,
         num_simulations=num_simulations,
         legal=legal,
+        actions=network.spec.actions,
     )
 
 
@@ -179,8 +234,19 @@ def search_from_root(
     temperature: Array | float = 1.0,
     num_simulations: int | None = None,
     legal: Array | None = None,
+    actions: Actions | None = None,
 ) -> SearchOutput:
-    """Searches from any `mctx` root with any recurrent function; arguments as those of `search`."""
+    """Searches from any `mctx` root with any recurrent function; arguments as those of `search`.
+
+    Where `actions` are vectors the prior logits of the root are the policy head's outputs.
+    """
+    head, candidates = root.prior_logits, None
+    if isinstance(actions, Continuous):
+        key, draw_key = jax.random.split(key)
+        wide = config.wide_actions if explore else 0
+        prior, candidates = sample(actions, config, draw_key, head, config.sampled_actions, wide)
+        node = root.embedding._replace(candidates=candidates)
+        root, explore = root.replace(prior_logits=prior, embedding=node), False
     policy = _gumbel_policy if config.algorithm == "gumbel" else _puct_policy
     allowed = budget(config, root.prior_logits.shape[-1])
     output = policy(config, allowed, explore, temperature)(
@@ -191,9 +257,12 @@ def search_from_root(
         num_simulations or allowed.simulations,
         invalid_actions=None if legal is None else ~legal,
     )
+    index, target = output.action.astype(jnp.int32), output.action_weights
+    if isinstance(actions, Continuous):
+        target = policy_target(actions, config, head, candidates, target, index)
     return SearchOutput(
-        action=output.action.astype(jnp.int32),
-        policy=output.action_weights,
+        action=chosen(candidates, index),
+        policy=target,
         search_value=output.search_tree.node_values[:, 0],
         network_value=root.value,
     )

@@ -145,13 +145,16 @@ def value_target(batch: Batch, config: Config, updates: Array) -> Array:
     return mixed_value_target(td_value_target(batch, config), searched, batch.age, updates, config)
 
 
-def entropy_target(config: Config, num_actions: int, updates: Array) -> Array | None:
-    """Least mean entropy of the policy, falling linearly over the updates; None without one."""
+def entropy_target(config: Config, updates: Array) -> Array | None:
+    """Least mean entropy of the policy, as a share of the uniform policy's; None without one.
+
+    It falls linearly over the updates.
+    """
     first, last = config.loss.entropy_target
     if not first and not last:
         return None
     progress = jnp.minimum(updates / max(config.total_updates, 1), 1.0)
-    return (first + (last - first) * progress) * jnp.log(num_actions)
+    return first + (last - first) * progress
 
 
 def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
@@ -180,5 +183,5 @@ def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
         value_mask=known.astype(jnp.float32),
         policy_mask=policy_mask,
         state_mask=same_episode.astype(jnp.float32),
-        entropy=entropy_target(config, batch.policy.shape[-1], updates),
+        entropy=entropy_target(config, updates),
     )

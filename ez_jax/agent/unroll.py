@@ -201,4 +201,5 @@ def unroll_model(
         prefix_logits=apart(prefix_logits),
         projection=projection,
         target_projection=target_projection,
+        actions=network.spec.actions,
     ), batch_stats

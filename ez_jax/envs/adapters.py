@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax.envs.functional import Reset, Step
+from ez_jax.envs.spaces import check_spaces, grid_of
 from ez_jax.types import Array, PRNGKey
 
 
@@ -23,11 +24,13 @@ class Gymnax:
 
     def __init__(self, environment: Any, params: Any):
         self._environment, self._params = environment, params
-        if not hasattr(environment.action_space(params), "n"):
-            raise ValueError(
-                f"{environment.name} has continuous actions; only discrete actions are supported"
-            )
-        self.num_actions = int(environment.num_actions)
+        space = environment.action_space(params)
+        self._box = None if hasattr(space, "n") else space
+        if self._box is None:
+            self.num_actions = int(environment.num_actions)
+        else:
+            check_spaces(environment.name, environment.observation_space(params), space)
+            self.action_size = int(np.prod(space.shape))
         space = environment.observation_space(params)
         if hasattr(space, "low"):
             self.bounds = float(np.min(space.low)), float(np.max(space.high))
@@ -38,6 +41,10 @@ class Gymnax:
         return Reset(state, observation)
 
     def step(self, state: Any, action: Array, key: PRNGKey) -> Step:
+        if self._box is not None:
+            low, high = jnp.asarray(self._box.low), jnp.asarray(self._box.high)
+            unit = (jnp.clip(action, -1, 1) + 1) / 2
+            action = low + unit.reshape(self._box.shape) * (high - low)
         observation, state, reward, terminated, _ = self._environment.step_env(
             key, state, action, self._params
         )
@@ -48,6 +55,22 @@ class Gymnax:
             terminated,
             self._environment.is_truncated(state, self._params),
         )
+
+
+class Slots:
+    """A pure environment of vectors as one of indices: each a point of a grid over [-1, 1]^D."""
+
+    def __init__(self, environment: Any, slots: int):
+        self._environment = environment
+        self._grid = jnp.asarray(grid_of(environment.action_size, slots))
+        self.num_actions = len(self._grid)
+        self.reset = environment.reset
+        for optional in ("bounds", "time_limit"):
+            if hasattr(environment, optional):
+                setattr(self, optional, getattr(environment, optional))
+
+    def step(self, state: Any, action: Array, key: PRNGKey) -> Step:
+        return self._environment.step(state, self._grid[action], key)
 
 
 class Pgx:

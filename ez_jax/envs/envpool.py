@@ -11,7 +11,7 @@ import envpool
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs.spaces import Frames, check_spaces, host_step
+from ez_jax.envs.spaces import Frames, Moves, check_spaces, host_step
 from ez_jax.types import EnvSpec, TimeStep
 
 
@@ -36,7 +36,8 @@ class EnvPool:
         """
         self.is_atari = is_atari(config.id)
         limit = config.max_episode_steps if training else config.eval_max_episode_steps
-        options = {"max_episode_steps": limit} if limit else {}
+        self._repeat = 1 if self.is_atari else config.action_repeat
+        options = {"max_episode_steps": limit * self._repeat} if limit else {}
         options |= atari_options(config) if self.is_atari else {}
         self._pool = envpool.make(
             config.id,
@@ -46,6 +47,7 @@ class EnvPool:
             **(options | frame_options),
         )
         self._frames = Frames(self._pool.observation_space)
+        self._moves = Moves(self._pool.action_space, config.action_slots)
         self._lives_end = training and config.episodic_life and self.is_atari
         self._clip = training and config.clip_rewards
         self._ended = np.zeros(len(seeds), bool)
@@ -53,7 +55,7 @@ class EnvPool:
         self.num_envs = len(seeds)
 
     def spec(self, stack: int) -> EnvSpec:
-        return self._frames.spec(self._pool.action_space, stack)
+        return self._frames.spec(self._moves, stack)
 
     def reset(self) -> TimeStep:
         """The first frames; call it once."""
@@ -71,14 +73,24 @@ class EnvPool:
         )
 
     def step(self, action: np.ndarray) -> TimeStep:
-        """Steps each environment with `action [N]`.
+        """Steps each environment with `action [N]`, or `[N, D]` in [-1, 1].
 
         Where the last step ended an episode the action is not used.
         """
         ignored = self._ended
-        frame, score, terminated, truncated, info = self._pool.step(
-            np.where(ignored, 0, action).astype(np.int32)
-        )
+        unused = ignored.reshape(-1, *(1,) * (action.ndim - 1))
+        action = self._moves(np.where(unused, 0, action))
+        frame, score, terminated, truncated, info = self._pool.step(action)
+        for _ in range(self._repeat - 1):
+            going = np.flatnonzero(~(ignored | terminated | truncated))
+            if going.size == 0:
+                break
+            parts = self._pool.step(action[going], going.astype(np.int32))
+            later, more, ended, cut, _ = parts
+            frame = _replaced(frame, going, later)
+            score, terminated, truncated = score.copy(), terminated.copy(), truncated.copy()
+            score[going] += more
+            terminated[going], truncated[going] = ended, cut
         game_over = terminated | truncated
         if self._lives_end:
             lives = np.array(info["lives"])
@@ -98,6 +110,15 @@ class EnvPool:
             score.astype(np.float32),
             game_over,
         )
+
+
+def _replaced(frame: Any, rows: np.ndarray, newer: Any) -> Any:
+    """Observations, arrays or dicts of them, with newer ones in some rows."""
+    if isinstance(frame, dict):
+        return {name: _replaced(part, rows, newer[name]) for name, part in frame.items()}
+    frame = frame.copy()
+    frame[rows] = newer
+    return frame
 
 
 def atari_options(config: EnvConfig) -> dict[str, Any]:
@@ -121,7 +142,8 @@ def describe(config: EnvConfig, stack: int) -> EnvSpec:
     """The spec of a task, without starting an emulator."""
     options = atari_options(config) if is_atari(config.id) else {}
     made = envpool.make_spec(config.id, **options)
-    return Frames(made.observation_space).spec(made.action_space, stack)
+    moves = Moves(made.action_space, config.action_slots)
+    return Frames(made.observation_space).spec(moves, stack)
 
 
 def is_atari(task: str) -> bool:
@@ -131,8 +153,8 @@ def is_atari(task: str) -> bool:
     )
 
 
-def check_supported(task: str) -> None:
-    """Refuses tasks that are not for one player, discrete actions, and vectors or images.
+def check_supported(task: str, slots: int = 0) -> None:
+    """Refuses tasks that are not for one player, or whose spaces are none of `check_spaces`.
 
     Raises:
       ValueError: says which it is.
@@ -145,4 +167,4 @@ def check_supported(task: str) -> None:
         raise ValueError(
             f"{task} is a game of {spec.config.max_num_players} players; only one is supported"
         )
-    check_spaces(task, spec.observation_space, spec.action_space)
+    check_spaces(task, spec.observation_space, spec.action_space, slots)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ez_jax.actions import Actions, Continuous, Discrete
 from ez_jax.config import EnvConfig
 from ez_jax.observations import UNIT, check_image, is_image, to_frame
 from ez_jax.types import Array, EnvSpec, PRNGKey, TimeStep
@@ -30,7 +31,8 @@ class Environment(Protocol):
 
     Both functions are pure, work under `jit` and `vmap`, and never reset by themselves. Optional:
     `bounds = (low, high)` of images of floats that leave [0, 1], `time_limit`, the steps after
-    which it truncates by itself, and `legal_actions(state) -> [A] bool`.
+    which it truncates by itself, and `legal_actions(state) -> [A] bool`. Where actions are vectors
+    it has `action_size`, the number of their entries, in place of `num_actions`.
     """
 
     num_actions: int
@@ -39,7 +41,7 @@ class Environment(Protocol):
         """The start of an episode, drawn with a typed key."""
 
     def step(self, state: Any, action: Array, key: PRNGKey) -> Step:
-        """One step along `action []`."""
+        """One step along `action []`, or `[action_size]` in [-1, 1]."""
 
 
 class ProtocolError(ValueError):
@@ -61,15 +63,18 @@ def check_protocol(environment: Environment, name: str) -> None:
         if not condition:
             raise ProtocolError(f"environment {name}: {what} is {found}; expected {expected}")
 
-    count = getattr(environment, "num_actions", None)
+    size = getattr(environment, "action_size", 0)
+    name_of_count = "action_size" if size else "num_actions"
+    count = getattr(environment, name_of_count, None)
     need(
         isinstance(count, int | np.integer) and int(count) > 0,
-        "num_actions",
+        name_of_count,
         repr(count),
         "a positive int",
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
-    action = jax.ShapeDtypeStruct((), jnp.int32)
+    kind = actions_of(environment)
+    action = jax.ShapeDtypeStruct(kind.shape, kind.dtype)
 
     def abstract(method: str, *args: Any) -> Any:
         try:
@@ -157,7 +162,7 @@ def check_values(environment: Environment, key: PRNGKey, steps: int = 32) -> Non
 
     def one(carry: Any, key: PRNGKey) -> tuple[Any, Array]:
         action_key, step_key = jax.random.split(key)
-        action = jax.random.randint(action_key, (), 0, environment.num_actions)
+        action = actions_of(environment).random(action_key, 1, 1)[0][0]
         step = environment.step(carry, action, step_key)
         return step.state, step.observation
 
@@ -187,6 +192,7 @@ class JaxEnvs:
             check_values(environment, jax.random.key(0))
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
         self._clip = training and config.clip_rewards
+        self._repeat = config.action_repeat
         self.num_envs = len(seeds)
         self._start = jax.jit(functools.partial(start, environment))
         self._advance = jax.jit(self.advance)
@@ -197,7 +203,7 @@ class JaxEnvs:
         return _spec(self._environment, self._first, stack)
 
     def advance(self, state: EnvState, action: Array) -> tuple[EnvState, TimeStep]:
-        """Steps each environment with `action [N]`.
+        """Steps each environment with `action [N]`, or `[N, D]` in [-1, 1].
 
         Where the last step ended an episode, it resets instead.
         """
@@ -205,6 +211,11 @@ class JaxEnvs:
         def one(inner, key, last, action):
             key, step_key, reset_key = jax.random.split(key, 3)
             step = self._environment.step(inner, action, step_key)
+            for i in range(1, self._repeat):
+                more = self._environment.step(step.state, action, jax.random.fold_in(step_key, i))
+                more = more._replace(reward=step.reward + more.reward)
+                over = step.terminated | step.truncated
+                step = jax.tree.map(functools.partial(jnp.where, over), step, more)
             fresh = self._environment.reset(reset_key)
             inner, observation = jax.tree.map(
                 lambda a, b: jnp.where(last, a, b), tuple(fresh), (step.state, step.observation)
@@ -250,5 +261,13 @@ def describe(environment: Environment, num_envs: int, stack: int) -> tuple[EnvSp
 
 def _spec(environment: Environment, first: TimeStep, stack: int) -> EnvSpec:
     dtype = np.dtype(first.frame.dtype).type
-    masked = hasattr(environment, "legal_actions")
-    return EnvSpec(int(environment.num_actions), first.frame.shape[1:], dtype, stack, masked)
+    masked, frame = hasattr(environment, "legal_actions"), first.frame.shape[1:]
+    size = int(getattr(environment, "action_size", 0))
+    count = 0 if size else int(environment.num_actions)
+    return EnvSpec(count, frame, dtype, stack, masked, action_size=size)
+
+
+def actions_of(environment: Environment) -> Actions:
+    """The kind of actions of an environment."""
+    size = int(getattr(environment, "action_size", 0))
+    return Continuous(size) if size else Discrete(int(environment.num_actions))

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs.spaces import Frames, check_spaces, host_step
+from ez_jax.envs.spaces import Frames, Moves, check_spaces, host_step
 from ez_jax.types import EnvSpec, TimeStep
 
 
@@ -23,19 +23,21 @@ class Gymnasium:
         """Starts the environments; arguments as those of `EnvPool`, `task` without its prefix."""
         limit = config.max_episode_steps if training else config.eval_max_episode_steps
         # A limit of our own takes the place of the task's.
-        options: dict[str, Any] = {"max_episode_steps": limit} if limit else {}
+        repeat = config.action_repeat
+        options: dict[str, Any] = {"max_episode_steps": limit * repeat} if limit else {}
         self._env: Any = SyncVectorEnv(
-            [lambda: gymnasium.make(task, **options)] * len(seeds),
+            [lambda: Repeated(gymnasium.make(task, **options), repeat)] * len(seeds),
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
         self._frames = Frames(self._env.single_observation_space)
+        self._moves = Moves(self._env.single_action_space, config.action_slots)
         self._seeds = seeds
         self._clip = training and config.clip_rewards
         self._ended = np.zeros(len(seeds), bool)
         self.num_envs = len(seeds)
 
     def spec(self, stack: int) -> EnvSpec:
-        return self._frames.spec(self._env.single_action_space, stack)
+        return self._frames.spec(self._moves, stack)
 
     def reset(self) -> TimeStep:
         """The first frames."""
@@ -46,8 +48,8 @@ class Gymnasium:
         return host_step(self._frames(observation), zeros, zeros + 1, no, ~no, zeros, no)
 
     def step(self, action: np.ndarray) -> TimeStep:
-        """Steps each environment with `action [N]`."""
-        observation, score, terminated, truncated, _ = self._env.step(action.astype(np.int64))
+        """Steps each environment with `action [N]`, or `[N, D]` in [-1, 1]."""
+        observation, score, terminated, truncated, _ = self._env.step(self._moves(action))
         first, last = self._ended, terminated | truncated
         self._ended = last
         score = np.where(first, 0, score).astype(np.float32)
@@ -56,21 +58,38 @@ class Gymnasium:
         return host_step(self._frames(observation), reward, discount, last, first, score, last)
 
 
-def describe(task: str, stack: int) -> EnvSpec:
+class Repeated(gymnasium.Wrapper):
+    """An environment that takes each action several times, and sums the rewards."""
+
+    def __init__(self, env: gymnasium.Env, times: int):
+        super().__init__(env)
+        self._times = times
+
+    def step(self, action: Any) -> Any:
+        total = 0.0
+        for _ in range(self._times):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, info
+
+
+def describe(task: str, stack: int, slots: int = 0) -> EnvSpec:
     """The spec of a task; raises as `check` does."""
     env = _make(task)
     with contextlib.closing(env):
-        check_spaces(f"gymnasium/{task}", env.observation_space, env.action_space)
-        return Frames(env.observation_space).spec(env.action_space, stack)
+        check_spaces(f"gymnasium/{task}", env.observation_space, env.action_space, slots)
+        return Frames(env.observation_space).spec(Moves(env.action_space, slots), stack)
 
 
-def check(task: str) -> None:
-    """Refuses what cannot be made, or has other than discrete actions and vectors or images.
+def check(task: str, slots: int = 0) -> None:
+    """Refuses what cannot be made, or has spaces that are none of `check_spaces`.
 
     Raises:
       ValueError: says which it is.
     """
-    describe(task, 1)
+    describe(task, 1, slots)
 
 
 def has_limit(task: str) -> bool:

@@ -48,7 +48,7 @@ class Environments(Protocol):
         ...
 
     def step(self, action: np.ndarray) -> TimeStep:
-        """Steps each environment with `action [N]`."""
+        """Steps each environment with `action [N]`, or `[N, D]` in [-1, 1]."""
         ...
 
 
@@ -85,13 +85,13 @@ def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments
 
     Raises:
       UnknownTask: no such id.
-      ValueError: actions are not discrete, observations neither vectors nor images, or the library
-        is not installed.
+      ValueError: actions or observations are of a kind that is not supported, or the library is
+        not installed.
     """
-    if (environment := _functional(config.id)) is not None:
+    if (environment := _discretised(config.id, config.action_slots)) is not None:
         functional.check_protocol(environment, config.id)
         return JaxEnvs(environment, config, seeds, training=training)
-    check_task(config.id)
+    check_task(config.id, config.action_slots)
     if config.id.startswith(GYMNASIUM):
         task = config.id.removeprefix(GYMNASIUM)
         return gymnasium_lib.Gymnasium(task, config, seeds, training=training)
@@ -100,11 +100,12 @@ def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments
 
 def describe(config: EnvConfig, stack: int) -> Description:
     """Describes a task without starting an emulator; raises as `make` does."""
-    if (environment := _functional(config.id)) is not None:
+    if (environment := _discretised(config.id, config.action_slots)) is not None:
         return Description(*functional.describe(environment, config.num_envs, stack))
     if config.id.startswith(GYMNASIUM):
-        return Description(gymnasium_lib.describe(config.id.removeprefix(GYMNASIUM), stack), None)
-    check_task(config.id)
+        task = config.id.removeprefix(GYMNASIUM)
+        return Description(gymnasium_lib.describe(task, stack, config.action_slots), None)
+    check_task(config.id, config.action_slots)
     return Description(envpool_lib.describe(config, stack), None)
 
 
@@ -117,12 +118,17 @@ def has_limit(config: EnvConfig) -> bool:
     return True  # all of EnvPool's have one
 
 
-def check_task(task: str) -> None:
-    """Raises as `make` does, before anything is built, unless there is such a task."""
-    if _functional(task) is not None:
+def check_task(task: str, slots: int = 0) -> None:
+    """Raises as `make` does, before anything is built, unless there is such a task.
+
+    Args:
+      task: its id.
+      slots: `env.action_slots`.
+    """
+    if _discretised(task, slots) is not None:
         return
     if task.startswith(GYMNASIUM):
-        gymnasium_lib.check(task.removeprefix(GYMNASIUM))
+        gymnasium_lib.check(task.removeprefix(GYMNASIUM), slots)
         return
     known = envpool.list_all_envs()
     if task not in known:
@@ -132,7 +138,19 @@ def check_task(task: str) -> None:
             if "/" not in name or name in FUNCTIONAL
         }
         _refuse(task, lower)
-    check_supported(task)
+    check_supported(task, slots)
+
+
+def _discretised(task: str, slots: int) -> Environment | None:
+    """`_functional`, with a grid of actions where slots are asked for."""
+    environment = _functional(task)
+    if environment is None or not slots:
+        return environment
+    if not getattr(environment, "action_size", 0):
+        raise ValueError(f"env.action-slots={slots}, but {task} has discrete actions")
+    from ez_jax.envs.adapters import Slots
+
+    return Slots(environment, slots)
 
 
 def _functional(task: str) -> Environment | None:

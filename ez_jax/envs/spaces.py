@@ -7,6 +7,13 @@ import numpy as np
 from ez_jax.observations import UNIT, check_image, to_frame
 from ez_jax.types import EnvSpec, TimeStep
 
+LARGEST_BOUND = 1e6
+"""Actions with larger bounds are unbounded: no scale follows from them."""
+MOST_SLOTS = 1000
+"""Actions that discretised ones may come to."""
+GOALS = {"achieved_goal", "desired_goal", "privileged_state"}
+"""Entries of observations that do not belong side by side with the others."""
+
 
 def host_step(*fields: np.ndarray) -> TimeStep:
     """A time step of host arrays: the stages put them on the devices."""
@@ -16,16 +23,21 @@ def host_step(*fields: np.ndarray) -> TimeStep:
 class Frames:
     """Turns observations of a space, `[N, ...]`, into frames.
 
-    An index becomes one-hot; images of floats are scaled by the space's bounds.
+    An index becomes one-hot; images of floats are scaled by the space's bounds; the entries of a
+    dict are flattened and put side by side by name, in alphabetical order.
     """
 
     def __init__(self, space: Any):
+        self._entries = sorted(space.spaces) if is_dict(space) else None
         self._count, self._start = getattr(space, "n", None), getattr(space, "start", 0)
         self._shape, self._dtype = space.shape, space.dtype
+        if self._entries is not None:
+            sizes = [int(np.prod(space[name].shape)) for name in self._entries]
+            self._shape, self._dtype = (sum(sizes),), np.float32
         low, high = getattr(space, "low", UNIT[0]), getattr(space, "high", UNIT[1])
         self._bounds = float(np.min(low)), float(np.max(high))
 
-    def __call__(self, observation: np.ndarray) -> Any:
+    def __call__(self, observation: Any) -> Any:
         """Frames `[N, ...]`.
 
         Raises:
@@ -34,28 +46,96 @@ class Frames:
         if self._count is not None:
             index = observation.reshape(-1, 1) - self._start
             return (index == np.arange(self._count)).astype(np.uint8)
+        if self._entries is not None and not isinstance(observation, np.ndarray):
+            parts = [np.asarray(observation[name], np.float32) for name in self._entries]
+            observation = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
         check_image(observation, self._bounds)
         return np.ascontiguousarray(to_frame(observation, self._bounds))
 
-    def spec(self, actions: Any, stack: int) -> EnvSpec:
+    def spec(self, actions: "Moves", stack: int) -> EnvSpec:
         """Describes an environment with these observations."""
         least = 0 if self._count is not None else max(self._bounds[0], -1e30)
         example = np.full((1, *self._shape), self._start or least).astype(self._dtype)
         frame = self(example)
-        return EnvSpec(int(actions.n), frame.shape[1:], frame.dtype.type, stack)
+        return EnvSpec(
+            actions.count, frame.shape[1:], frame.dtype.type, stack, action_size=actions.size
+        )
 
 
-def check_spaces(task: str, observations: Any, actions: Any) -> None:
-    """Refuses tasks that have other than discrete actions, and vectors, images or indices.
+class Moves:
+    """Turns the agent's actions into those of a space.
+
+    Vectors in [-1, 1] are clipped and scaled to the bounds of a box. With `slots` an index stands
+    for a point of a grid over the box, the first entry changing slowest (EfficientZero, appendix).
+    """
+
+    def __init__(self, space: Any, slots: int = 0):
+        self._box = not hasattr(space, "n")
+        self.count, self.size, self._grid = int(getattr(space, "n", 0)), 0, None
+        if not self._box:
+            return
+        self._low, self._high = np.asarray(space.low), np.asarray(space.high)
+        self._dtype, self.size = space.dtype, int(np.prod(space.shape))
+        if slots:
+            self._grid = grid_of(self.size, slots)
+            self.count, self.size = len(self._grid), 0
+
+    def __call__(self, action: np.ndarray) -> np.ndarray:
+        """Actions `[N]` or `[N, D]` as the environment takes them."""
+        if not self._box:
+            return action.astype(np.int32)
+        unit = action if self._grid is None else self._grid[action]
+        unit = np.clip(unit, -1, 1).reshape(-1, *self._low.shape).astype(np.float64)
+        scaled = self._low + (unit + 1) / 2 * (self._high - self._low)
+        return scaled.astype(self._dtype)
+
+
+def grid_of(size: int, slots: int) -> np.ndarray:
+    """Points of a grid over [-1, 1]^D, the first entry changing slowest: `[slots^D, D]` f32.
+
+    Raises:
+      ValueError: they are too many, or one alone.
+    """
+    if slots < 2 or slots**size > MOST_SLOTS:
+        raise ValueError(
+            f"env.action-slots={slots} is out of range: {size} entries of an action make "
+            f"{slots}^{size} = {slots**size:,} actions, not 2 to {MOST_SLOTS:,}; 0 searches "
+            "sampled vectors"
+        )
+    axes = [np.linspace(-1, 1, slots, dtype=np.float32)] * size
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, size)
+
+
+def is_dict(space: Any) -> bool:
+    """Whether observations are dicts."""
+    return hasattr(space, "spaces") and hasattr(space.spaces, "keys")
+
+
+def check_spaces(task: str, observations: Any, actions: Any, slots: int = 0) -> None:
+    """Refuses tasks whose actions are neither indices nor bounded vectors, or whose observations
+    are not vectors, dicts of them, images or indices.
+
+    Args:
+      task: its id.
+      observations: space of them.
+      actions: space of them.
+      slots: `env.action_slots`.
 
     Raises:
       ValueError: says which it is.
     """
-    if not hasattr(actions, "n"):
-        kind = "continuous" if hasattr(actions, "high") else type(actions).__name__
-        raise ValueError(f"{task} has {kind} actions; only discrete actions are supported")
-    if getattr(actions, "start", 0):
-        raise ValueError(f"{task} has actions that start at {actions.start}, not at 0")
+    _check_actions(task, actions, slots)
+    if is_dict(observations):
+        goals = sorted(GOALS & set(observations.spaces))
+        if goals:
+            raise ValueError(
+                f"{task} has observations with {', '.join(goals)}; tasks with goals or privileged "
+                "states are not supported"
+            )
+        for name, space in observations.spaces.items():
+            if getattr(space, "shape", None) is None or len(space.shape) > 1:
+                raise ValueError(f"{task} has observations whose entry {name!r} is no vector")
+        return
     shape = getattr(observations, "shape", None)
     if not hasattr(observations, "n") and not shape:
         kind = type(observations).__name__
@@ -63,3 +143,25 @@ def check_spaces(task: str, observations: Any, actions: Any) -> None:
             f"{task} has observations of the kind {kind}; only vectors, images and indices are "
             "supported"
         )
+
+
+def _check_actions(task: str, actions: Any, slots: int) -> None:
+    if hasattr(actions, "n") and np.ndim(actions.n) == 0:
+        if getattr(actions, "start", 0):
+            raise ValueError(f"{task} has actions that start at {actions.start}, not at 0")
+        if slots:
+            raise ValueError(f"env.action-slots={slots}, but {task} has discrete actions")
+        return
+    if not hasattr(actions, "high") or np.dtype(actions.dtype).kind != "f":
+        raise ValueError(
+            f"{task} has actions of the kind {type(actions).__name__}; only discrete actions and "
+            "boxes of real numbers are supported"
+        )
+    size = int(np.prod(actions.shape))
+    largest = max(np.abs(actions.low).max(initial=0), np.abs(actions.high).max(initial=0))
+    if not size or not largest <= LARGEST_BOUND:
+        raise ValueError(
+            f"{task} has unbounded actions (up to {largest:g}): no scale follows from them"
+        )
+    if slots:
+        grid_of(size, slots)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ez_jax.actions import Actions, Continuous
 from ez_jax.networks.layers import Norm, conv, merge, normalise, part
 
 Array = jax.Array
@@ -97,11 +98,11 @@ class Representation(nn.Module):
 class Dynamics(nn.Module):
     """Next latent state.
 
-    The action enters as one plane a/|A|, one plane for each action, or features of these
-    (EfficientZero-V2); the state is added back before the ReLU (residual path).
+    The action enters as one plane a/|A|, one plane for each action or each entry of a vector, or
+    features of these (EfficientZero-V2); the state is added back before the ReLU (residual path).
     """
 
-    num_actions: int
+    actions: Actions
     blocks: int
     embedding: int = 0
     one_hot: bool = False
@@ -110,10 +111,10 @@ class Dynamics(nn.Module):
 
     @nn.compact
     def __call__(self, state: Array, action: Array, train: bool) -> Array:
-        if self.one_hot:
-            planes = jax.nn.one_hot(action, self.num_actions)
+        if self.one_hot or isinstance(self.actions, Continuous):
+            planes = self.actions.features(action, jnp.float32)
         else:
-            planes = (action / self.num_actions)[:, None]
+            planes = (action / self.actions.count)[:, None]
         planes = planes.astype(state.dtype)[:, None, None]
         planes = jnp.broadcast_to(planes, state.shape[:-1] + planes.shape[-1:])
         if self.embedding:

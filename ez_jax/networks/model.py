@@ -26,7 +26,7 @@ Memory = tuple[Array, Array]
 
 class Prediction(NamedTuple):
     value_logits: Array  # [B, 2 * support + 1] f32
-    policy_logits: Array  # [B, A] f32
+    policy_logits: Array  # [B, A] f32, or [B, 2 D] where actions are vectors
 
 
 class Step(NamedTuple):
@@ -77,7 +77,7 @@ class Network(nn.Module):
         return len(self.spec.frame_shape)
 
     def setup(self) -> None:
-        c, dtype, num_actions = self.config, jnp.dtype(self.config.dtype), self.spec.num_actions
+        c, dtype, actions = self.config, jnp.dtype(self.config.dtype), self.spec.actions
         norm, trunk_norm, batch_norm = (
             Norm(kind, c.norm_groups) for kind in (c.norm, c.trunk_norm, "batch")
         )
@@ -87,7 +87,7 @@ class Network(nn.Module):
                 c.channels, c.pools, c.blocks, c.patch, dtype, trunk_norm
             )
             self.dynamics: nn.Module = image.Dynamics(
-                num_actions,
+                actions,
                 c.blocks,
                 c.action_embedding,
                 c.action_planes == "one_hot",
@@ -98,13 +98,13 @@ class Network(nn.Module):
             features = functools.partial(image.Features, c.head_channels, dtype, trunk_norm)
         else:
             self.representation = vector.Representation(c.channels, c.blocks, norm, dtype)
-            self.dynamics = vector.Dynamics(num_actions, c.blocks, c.action_embedding, norm, dtype)
+            self.dynamics = vector.Dynamics(actions, c.blocks, c.action_embedding, norm, dtype)
             self.trunk = vector.Trunk(c.blocks, norm, dtype)
             features = vector.Features
         self.value_prefix = ValuePrefix(features(), c)
         self.value_features, self.policy_features = features(), features()
         self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, True, norm)
-        self.policy_head = Mlp((c.head_hidden,), num_actions, True, norm)
+        self.policy_head = Mlp((c.head_hidden,), actions.head_size, True, norm)
         self.projector = Mlp((c.projection, c.projection), c.projection, False, batch_norm, dtype)
         self.projector_norm = BatchNorm(c.norm_groups, dtype=dtype)
         self.predictor = Mlp((c.predictor,), c.projection, False, batch_norm, dtype)
@@ -122,7 +122,7 @@ class Network(nn.Module):
         )
 
     def step(self, state: Array, memory: Memory, action: Array, train: bool = False) -> Step:
-        """One model step along `action [B]`.
+        """One model step along `action [B]`, or `[B, D]`.
 
         The caller zeroes the memory where the value prefix starts anew.
         """
@@ -171,7 +171,8 @@ class Network(nn.Module):
     def everything(self, observation: Array) -> Array:
         """Touches each parameter once, for initialisation."""
         state = self.encode(observation)
-        action = jnp.zeros(observation.shape[0], jnp.int32)
+        actions = self.spec.actions
+        action = jnp.zeros((observation.shape[0], *actions.shape), actions.dtype)
         step = self.step(state, self.initial_memory(observation.shape[0]), action)
         self.predict(step.state)
         return self.predict_projection(self.project(step.state))

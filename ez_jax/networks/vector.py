@@ -4,12 +4,12 @@ The image network's plan in dense layers.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from ez_jax.actions import Actions
 from ez_jax.networks.layers import BatchNorm, Norm, dense, merge, normalise, part
 
-Array = jax.Array
+Array = jnp.ndarray
 
 
 class DenseBlock(nn.Module):
@@ -54,10 +54,10 @@ class Representation(nn.Module):
 class Dynamics(nn.Module):
     """Next latent state, with the residual path of the image network.
 
-    The action enters one-hot, or as features of that.
+    The action enters as it is, an index one-hot; or as features of that.
     """
 
-    num_actions: int
+    actions: Actions
     blocks: int
     embedding: int = 0
     norm: Norm = Norm()
@@ -65,11 +65,10 @@ class Dynamics(nn.Module):
 
     @nn.compact
     def __call__(self, state: Array, action: Array, train: bool) -> Array:
-        choice = jax.nn.one_hot(action, self.num_actions, dtype=state.dtype)
+        choice = self.actions.features(action, state.dtype)
         if self.embedding:
-            choice = dense(self.embedding, self.num_actions, self.dtype, name="action_embedding")(
-                choice
-            )
+            width = choice.shape[-1]
+            choice = dense(self.embedding, width, self.dtype, name="action_embedding")(choice)
             choice = nn.relu(nn.LayerNorm(dtype=self.dtype)(choice))
         x = jnp.concatenate([state, choice], axis=-1)
         x = dense(state.shape[-1], x.shape[-1], self.dtype)(x)

@@ -29,6 +29,8 @@ from ez_jax.program.stages import Stages, check_divisible, counters
 from ez_jax.program.transfer import Packed, unpack
 from ez_jax.types import Array, State
 
+OTHER = "the environments did not repeat the recorded run: is this another EnvPool version?"
+
 
 class Update(NamedTuple):
     """An update that was made."""
@@ -78,7 +80,9 @@ class HostLoop:
         """One lock-step of all environments."""
         stages = self.stages
         state, selected = (stages.select_randomly if random else stages.select)(state)
-        timestep = self.env.step(own_part(selected.action, -1).reshape(-1))
+        shape = stages.spec.actions.shape
+        action = own_part(selected.action, -1 - len(shape)).reshape(-1, *shape)
+        timestep = self.env.step(action)
         return stages.record(state, selected, stages.to_lanes(timestep))
 
     def run(self, state: State, plan: Plan) -> tuple[State, list[Update]]:
@@ -98,8 +102,11 @@ class HostLoop:
         stages = self.stages
         fresh = self.start(0)
         acts = np.asarray(state.actor.acts)  # [] or [seeds]
-        # [M, n] or [M, seeds, n], of this process's lanes
-        log = np.moveaxis(own_part(state.actor.action_log, -1), -2, 0)
+        # Of this process's lanes: [M, n] or [M, seeds, n], and D behind where actions are vectors.
+        shape = stages.spec.actions.shape
+        lanes = -1 - len(shape)
+        log = np.moveaxis(own_part(state.actor.action_log, lanes), lanes - 1, 0)
+        reward, ended = own_part(state.replay.reward, -2), own_part(state.replay.last, -2)
 
         def put_frame(frames: Array, stack: Array, index: Array, running: Array, packed: Packed):
             timestep = unpack(packed)
@@ -121,14 +128,17 @@ class HostLoop:
         last = own_part(fresh.actor.last, -1)
         for i in range(int(acts.max())):
             running = i < acts  # a seed that had taken all its steps waits for the others
-            timestep = self.env.step(log[i].reshape(-1))
+            timestep = self.env.step(log[i].reshape(-1, *shape))
+            seen = timestep.reward.reshape(reward.shape[:-1])
+            known = running & (i >= acts - slots)  # not written over since
+            known = known[..., None] & ~ended[..., i % slots]
+            if np.any(known & (seen != reward[..., i % slots])):
+                raise ValueError(OTHER)
             packed = stages.to_lanes(timestep)
             frames, stack = put_frame(frames, stack, np.int32(i % slots), running, packed)
             last = np.where(running[..., None], timestep.last.reshape(last.shape), last)
         if not np.array_equal(last, own_part(state.actor.last, -1)):
-            raise ValueError(
-                "the environments did not repeat the recorded run: is this another EnvPool version?"
-            )
+            raise ValueError(OTHER)
         return state.replace(
             replay=state.replay.replace(frame=frames), actor=state.actor.replace(stack=stack)
         )

@@ -38,7 +38,7 @@ class Episode(NamedTuple):
 
 class Evaluation(NamedTuple):
     episodes: list[Episode]
-    actions: list[int]  # of the first episode
+    actions: list[np.ndarray]  # of the first episode
 
     @property
     def scores(self) -> np.ndarray:
@@ -130,17 +130,17 @@ def evaluate(
     if endless:
         print(f"{config.env.id} has no limit: games end after {DEFAULT_LIMIT:,} steps", flush=True)
     progress = progress or Talk(episodes)
-    before = np.zeros(episodes, int)
+    before = np.zeros((episodes, *spec.actions.shape), spec.actions.dtype)
     score, length, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
     actions = []
     while not over.all():
         action = np.array(act(variables, stack, int(length.max()), timestep.legal))
         if sticky:
             stuck = np.array([one.random() < sticky for one in dice]) & ~timestep.first
-            action = np.where(stuck, before, action)
+            action = np.where(stuck.reshape(-1, *(1,) * (action.ndim - 1)), before, action)
             before = action
         if not over[0]:
-            actions.append(int(action[0]))
+            actions.append(action[0])
         timestep = env.step(action)
         score += np.where(over, 0, timestep.score)
         length += ~over

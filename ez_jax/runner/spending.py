@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ez_jax import lowering
 from ez_jax.agent.search import budget
@@ -71,7 +70,7 @@ def of_config(config: Config, spec: EnvSpec) -> Spending:
     shape, dtype = (ROOTS, *observation_shape(spec)), spec.frame_dtype
     variables = jax.eval_shape(lambda: init_variables(network, jax.random.key(0)))
     memory = jax.eval_shape(lambda: network.initial_memory(ROOTS))
-    action = jax.ShapeDtypeStruct((ROOTS,), jnp.int32)
+    action = jax.ShapeDtypeStruct((ROOTS, *spec.actions.shape), spec.actions.dtype)
 
     def cost(method: str, *args: Any) -> float:
         def run(v: Any, *args: Any) -> Any:

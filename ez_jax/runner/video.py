@@ -34,7 +34,7 @@ def check_video(config: Config, path: Path) -> None:
         raise ValueError(f"cannot make {path.parent}: {error.strerror}") from error
 
 
-def record_video(config: Config, actions: list[int], path: Path) -> None:
+def record_video(config: Config, actions: list[np.ndarray], path: Path) -> None:
     """Plays the first evaluation episode's actions again and writes it as a video.
 
     Frames of Atari are in the game's own resolution, others are the observations, enlarged.
@@ -58,7 +58,7 @@ def record_video(config: Config, actions: list[int], path: Path) -> None:
     with writer as video:
         video.append_data(enlarged(np.asarray(env.reset().frame[0])))
         for action in actions:
-            video.append_data(enlarged(np.asarray(env.step(np.array([action])).frame[0])))
+            video.append_data(enlarged(np.asarray(env.step(action[None]).frame[0])))
 
 
 def enlarged(frame: np.ndarray) -> np.ndarray:

@@ -104,7 +104,7 @@ def random_replay(config: Config, spec: EnvSpec, slots: int) -> Replay:
     config = replace(config, replay__capacity=slots * config.env.num_envs)
     made = replay_lib.empty(config, spec, config.env.num_envs)
     return made.replace(
-        policy=made.policy + 1 / spec.num_actions,
+        policy=made.policy + 1 / made.policy.shape[-1],
         discount=made.discount + 1,
         priority=made.priority + 1,
         offset=jnp.broadcast_to(jnp.arange(slots), made.offset.shape),

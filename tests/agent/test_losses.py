@@ -7,6 +7,7 @@ import pytest
 
 from ez_jax import config as config_lib
 from ez_jax import lowering, presets
+from ez_jax.actions import Discrete
 from ez_jax.agent.augment import augment, random_intensity, random_shift
 from ez_jax.agent.losses import (
     LOSSES,
@@ -35,6 +36,7 @@ def make_unroll(**fields):
         prefix_logits=jnp.zeros((2, 2, 5)),
         projection=jnp.ones((2, 2, 2)),
         target_projection=jnp.ones((2, 2, 2)),
+        actions=Discrete(3),
     )
     return Unroll(**(uniform | fields))
 

@@ -8,6 +8,7 @@ import pytest
 from helpers.loops import warmed_up
 from helpers.tiny import CATCH, PONG
 
+from ez_jax.actions import Discrete
 from ez_jax.agent import learning, losses, reanalysis, targets
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.optimizer import make_optimizer
@@ -169,8 +170,9 @@ def learning_agent(network):
 def entropy_loss(logits, target):
     """Of one sample with one step."""
     known = jnp.ones((1, 1))
-    unroll = type("U", (), {"policy_logits": jnp.asarray(logits)[None, None]})
-    wanted = type("T", (), {"policy_mask": known, "entropy": target})
+    logits = jnp.asarray(logits)[None, None]
+    unroll = type("U", (), {"policy_logits": logits, "actions": Discrete(2)})
+    wanted = type("T", (), {"policy_mask": known, "entropy": target and target / np.log(2)})
     return losses.entropy_loss(unroll, wanted, CONFIG)
 
 
@@ -194,11 +196,9 @@ def test_entropy_pushes_below_its_target_alone():
 def test_target_of_the_entropy_falls_with_the_updates():
     config = replace(CONFIG, loss__entropy_target=(0.8, 0.2))
     total = config.total_updates
-    found = [
-        float(targets.entropy_target(config, 3, jnp.asarray(u))) for u in (0, total // 2, total)
-    ]
-    np.testing.assert_allclose(found, np.log(3) * np.array([0.8, 0.5, 0.2]), rtol=1e-2)
-    assert targets.entropy_target(CONFIG, 3, jnp.asarray(0)) is None
+    found = [float(targets.entropy_target(config, jnp.asarray(u))) for u in (0, total // 2, total)]
+    np.testing.assert_allclose(found, [0.8, 0.5, 0.2], rtol=1e-2)
+    assert targets.entropy_target(CONFIG, jnp.asarray(0)) is None
     for wrong in ((1.1, 0.5), (0.5, -0.1)):
         with pytest.raises(ValueError, match=r"loss.entropy-target=.* must be in \[0, 1\]"):
             validate(replace(CONFIG, loss__entropy_target=wrong))

@@ -11,6 +11,7 @@ import numpy as np
 from ez_jax.agent.transforms import scalar_to_probs
 from ez_jax.config import NetworkConfig
 from ez_jax.networks import Prediction, Step
+from ez_jax.types import EnvSpec
 
 SUPPORT = 20
 
@@ -69,6 +70,7 @@ class TableNetwork:
     def __init__(self, value_prefix: bool = True, bend: float = 0.0):
         self.config = NetworkConfig(value_prefix=value_prefix, support=SUPPORT)
         self.bend = bend
+        self.spec = EnvSpec(2, (1,), np.float32, 1)
 
     def apply(self, variables, *args, method):
         return getattr(self, method)(jax.tree.map(jnp.asarray, variables), *args)

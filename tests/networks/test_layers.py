@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ez_jax.actions import Discrete
 from ez_jax.agent.unroll import fold_moments
 from ez_jax.networks.image import Dynamics, ResBlock, average_pool, space_to_depth
 from ez_jax.networks.layers import LSTM, BatchNorm, conv, dense
@@ -79,7 +80,7 @@ def test_action_plane_and_residual_path_of_the_dynamics():
     zero.
     """
     state = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
-    network = Dynamics(num_actions=4, blocks=1)
+    network = Dynamics(Discrete(4), blocks=1)
     variables = network.init(jax.random.key(0), state, np.array([1, 3]), False)
     params = jax.tree.map(jnp.zeros_like, variables["params"])
     params["Conv_0"]["kernel"] = params["Conv_0"]["kernel"].at[1, 1, 4].set(8.0)
@@ -205,7 +206,7 @@ def test_one_hot_planes_of_the_dynamics():
     adds 2 a^2.
     """
     state = np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32)
-    network, action = Dynamics(num_actions=3, blocks=1, one_hot=True), np.arange(3)
+    network, action = Dynamics(Discrete(3), blocks=1, one_hot=True), np.arange(3)
     variables = network.init(jax.random.key(0), state, action, False)
     params = jax.tree.map(jnp.zeros_like, variables["params"])
     assert params["Conv_0"]["kernel"].shape == (3, 3, 4 + 3, 4)

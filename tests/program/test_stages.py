@@ -240,10 +240,10 @@ def test_reanalysis_in_pieces(mode, monkeypatch):
 @pytest.mark.parametrize("repeat", [0.0, 0.75, 1.0])
 def test_random_actions_may_repeat(repeat):
     """An action comes again with the probability asked for, and else by chance."""
-    actor = acting.init(
-        replace(CARTPOLE, env__num_envs=4000, env_steps=8000), EnvSpec(4, (1,), np.float32, 1), None
-    )
-    choose = jax.jit(lambda actor, key: acting.select_randomly(key, actor, 4, repeat).action)
+    config = replace(CARTPOLE, env__num_envs=4000, env_steps=8000, cycle__warmup_repeat=repeat)
+    spec = EnvSpec(4, (1,), np.float32, 1)
+    actor = acting.init(config, spec, None)
+    choose = jax.jit(lambda actor, key: acting.select_randomly(key, actor, spec, config).action)
     first = choose(actor, jax.random.key(0))  # there is nothing to repeat yet
     np.testing.assert_allclose(np.bincount(first, minlength=4) / 4000, 0.25, atol=0.04)
     actor = actor.replace(
