@@ -1,4 +1,4 @@
-"""EfficientZero on any task with discrete actions and vector or image observations.
+"""EfficientZero on any task of one player: actions are indices or bounded vectors.
 
     python experiments/classic.py --env=CartPole-v1
     python experiments/classic.py --env=jax/Catch --num-seeds=8

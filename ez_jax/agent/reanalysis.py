@@ -83,7 +83,7 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
       key: typed PRNG key, consumed.
       batch: windows with the frames of all their slots.
     """
-    k, (size, length) = config.target.unroll_steps, batch.action.shape
+    k, (size, length) = config.target.unroll_steps, batch.reward.shape
     searched = max(1, int(size * config.reanalyse.ratio))
     everything = jnp.arange(size)[:, None]
 

@@ -183,7 +183,7 @@ def refresh(
 
     Positions of negative time, where nothing was written yet, are left alone.
     """
-    num_lanes, slots = replay.action.shape
+    num_lanes, slots = replay.reward.shape
     # A lane out of range is dropped.
     at = jnp.where(positions.time >= 0, positions.lane, num_lanes), positions.time % slots
     replay = replay.replace(

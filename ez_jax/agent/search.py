@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import mctx
 
 from ez_jax.actions import Actions, Continuous
+from ez_jax.agent.candidates import chosen, policy_target, sample
 from ez_jax.agent.q_transforms import (
     TreeScale,
     qtransform_by_tree_min_max,
@@ -25,9 +26,6 @@ from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.config import Config, SearchConfig
 from ez_jax.networks import Network, Prediction, Step, encode, infer
 from ez_jax.types import Array, SearchOutput
-
-NEVER = -1e9
-"""Prior logit of a candidate that no simulation visits."""
 
 
 class Node(NamedTuple):
@@ -100,49 +98,6 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
         return output, node
 
     return recurrent_fn
-
-
-def chosen(candidates: Array | None, index: Array) -> Array:
-    """The actions of indices `[B]`: these, or vectors `[B, D]`."""
-    if candidates is None:
-        return index
-    return jnp.take_along_axis(candidates, index[:, None, None], axis=1)[:, 0]
-
-
-def sample(
-    actions: Continuous, config: SearchConfig, key: Array, head: Array, number: int, wide: int
-) -> tuple[Array, Array]:
-    """Prior logits `[B, K]` and candidates `[B, K, D]` of a node of which `number` count.
-
-    EfficientZero-V2 (section 4.1, and the released code) searches them without preference.
-    """
-    drawn = actions.draw(key, head, number, wide, config.wide_deviation)
-    missing = config.sampled_actions - number
-    prior = jnp.where(jnp.arange(config.sampled_actions) < number, 0.0, NEVER)
-    return (
-        jnp.broadcast_to(prior, (head.shape[0], prior.size)),
-        jnp.pad(drawn, ((0, 0), (0, missing), (0, 0))),
-    )
-
-
-def policy_target(
-    actions: Continuous,
-    config: SearchConfig,
-    head: Array,
-    candidates: Array,
-    weights: Array,
-    best: Array,
-) -> Array:
-    """What the policy `head [B, 2 D]` learns of a search over candidates: `[B, K (D + 1)]`."""
-    if config.policy_target == "best":
-        weights = jax.nn.one_hot(best, weights.shape[-1])
-    elif config.policy_target == "corrected":
-        log_policy = actions.log_density(head[:, None], candidates)
-        log_wide = actions.log_density(head[:, None], candidates, config.wide_deviation)
-        wide = config.wide_actions / config.sampled_actions
-        drawn = jnp.logaddexp(jnp.log1p(-wide) + log_policy, jnp.log(wide) + log_wide)
-        weights = jax.nn.softmax(jnp.log(jnp.maximum(weights, 1e-30)) + log_policy - drawn)
-    return actions.target(candidates, weights)
 
 
 def each_simulation(scale: Callable[[mctx.Tree], TreeScale]) -> Callable:
@@ -258,7 +213,7 @@ def search_from_root(
         invalid_actions=None if legal is None else ~legal,
     )
     index, target = output.action.astype(jnp.int32), output.action_weights
-    if isinstance(actions, Continuous):
+    if isinstance(actions, Continuous) and candidates is not None:
         target = policy_target(actions, config, head, candidates, target, index)
     return SearchOutput(
         action=chosen(candidates, index),

@@ -73,8 +73,8 @@ def check_protocol(environment: Environment, name: str) -> None:
         "a positive int",
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
-    kind = actions_of(environment)
-    action = jax.ShapeDtypeStruct(kind.shape, kind.dtype)
+    taken = actions_of(environment)
+    action = jax.ShapeDtypeStruct(taken.shape, taken.dtype)
 
     def abstract(method: str, *args: Any) -> Any:
         try:

@@ -124,7 +124,7 @@ class HostLoop:
         frames, stack = fresh.replay.frame, fresh.actor.stack
         placed = frames.sharding, stack.sharding
         put_frame = jax.jit(put_frame, donate_argnums=(0, 1), out_shardings=placed)
-        slots = fresh.replay.action.shape[-1]
+        slots = fresh.replay.reward.shape[-1]
         last = own_part(fresh.actor.last, -1)
         for i in range(int(acts.max())):
             running = i < acts  # a seed that had taken all its steps waits for the others

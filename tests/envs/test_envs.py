@@ -1,5 +1,7 @@
 """Termination, truncation, lost lives and EnvPool's next-step autoreset, on real EnvPool."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -117,9 +119,48 @@ def test_unknown_game_names_the_nearest():
         make(EnvConfig(id="Brekout-v5"), [0], training=True)
 
 
-def test_continuous_actions_are_refused():
-    with pytest.raises(ValueError, match="Pendulum-v1 has continuous actions"):
-        make(EnvConfig(id="Pendulum-v1"), [0], training=True)
+@pytest.mark.parametrize("task", ["Pendulum-v1", "gymnasium/Pendulum-v1"])
+def test_vectors_are_scaled_to_the_box(task):
+    """Full torque for 1: -2 to 2. The reward is -(angle^2 + speed^2 / 10 + torque^2 / 1000)."""
+    config = EnvConfig(id=task, clip_rewards=False, max_episode_steps=0)
+    env = make(config, [0, 1], training=True)
+    spec, first = env.spec(1), env.reset()
+    assert spec.action_size == 1 and spec.num_actions == 0 and spec.frame_shape == (3,)
+    step = env.step(np.array([[1.0], [-7.0]], np.float32))
+    angle = np.arctan2(first.frame[:, 1], first.frame[:, 0])
+    cost = angle**2 + first.frame[:, 2] ** 2 / 10 + 4 / 1000
+    np.testing.assert_allclose(step.reward, -cost, rtol=1e-4)
+
+
+def test_slots_are_points_of_a_grid():
+    config = EnvConfig(id="Pendulum-v1", clip_rewards=False, action_slots=5, max_episode_steps=0)
+    found = []
+    for action in (np.array([1]), np.array([[-0.5]], np.float32)):
+        slots = 5 if action.ndim == 1 else 0
+        env = make(dataclasses.replace(config, action_slots=slots), [0], training=True)
+        assert env.spec(1).num_actions == slots
+        env.reset()
+        found.append(env.step(action))
+    np.testing.assert_array_equal(found[0].frame, found[1].frame)
+    with pytest.raises(ValueError, match=r"6 entries of an action make 5\^6 = 15,625 actions"):
+        make(EnvConfig(id="WalkerWalk-v1", action_slots=5), [0], training=True)
+    with pytest.raises(ValueError, match="CartPole-v1 has discrete actions"):
+        make(EnvConfig(id="CartPole-v1", action_slots=5), [0], training=True)
+
+
+def test_dicts_are_flattened_by_name_and_actions_repeat():
+    """WalkerWalk: height, orientations, velocity; two steps of the environment in one, summed."""
+    config = EnvConfig(id="WalkerWalk-v1", clip_rewards=False, max_episode_steps=0)
+    one = make(config, [0], training=True)
+    two = make(dataclasses.replace(config, action_repeat=2), [0], training=True)
+    start, same = one.reset(), two.reset()
+    assert start.frame.shape == (1, 24) and start.frame.dtype == np.float32
+    assert start.frame[0, 0] > 1 and np.all(np.abs(start.frame[0, 1:15]) <= 1)
+    np.testing.assert_array_equal(start.frame, same.frame)
+    action = np.full((1, 6), 0.5, np.float32)
+    first, second, both = one.step(action), one.step(action), two.step(action)
+    np.testing.assert_allclose(both.reward, first.reward + second.reward, rtol=1e-6)
+    np.testing.assert_array_equal(both.frame, second.frame)
 
 
 def test_make_gives_these_environments():

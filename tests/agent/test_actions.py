@@ -1,0 +1,125 @@
+"""Actions that are vectors: the squashed Gaussian, its targets, and the search over candidates."""
+
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+import pytest
+
+from ez_jax.actions import Continuous
+from ez_jax.agent.candidates import chosen, policy_target, sample
+from ez_jax.agent.search import Node, search_from_root
+from ez_jax.config import replace
+from ez_jax.presets import CLASSIC
+
+HEAD = jnp.array([[0.3, -0.4, 0.2, -2.0]])  # of two entries
+CONFIG = replace(CLASSIC, search__num_simulations=32, search__max_considered_actions=16).search
+
+
+def test_the_gaussian_by_hand():
+    mean, deviation = Continuous(2).gaussian(HEAD)
+    np.testing.assert_allclose(mean[0], 5 * np.tanh([0.06, -0.08]), rtol=1e-5)
+    softplus = np.log1p(np.exp([1.2, -1.0]))
+    np.testing.assert_allclose(deviation[0], softplus + 0.1, rtol=1e-5)
+
+
+def test_density_sums_to_one_and_gives_the_entropy():
+    """On a grid of (-1, 1), by the midpoint rule; and the quadrature of the entropy."""
+    one = Continuous(1)
+    head = jnp.array([0.3, -0.5])
+    grid = ((np.arange(200_000) + 0.5) / 100_000 - 1)[:, None]
+    grid = grid[np.abs(grid[:, 0]) < 0.999]
+    log_density = np.asarray(one.log_density(head[None], jnp.asarray(grid, jnp.float32)))
+    density = np.exp(log_density)
+    np.testing.assert_allclose(density.sum() / 100_000, 1.0, atol=2e-3)
+    entropy = -(density * log_density).sum() / 100_000
+    np.testing.assert_allclose(one.entropy(head), entropy, atol=1e-2)
+    # Entries are independent.
+    two = Continuous(2).entropy(jnp.array([0.3, 0.3, -0.5, -0.5]))
+    np.testing.assert_allclose(two, 2 * one.entropy(head), rtol=1e-5)
+
+
+def test_cross_entropy_is_the_weighted_density():
+    two = Continuous(2)
+    candidates = jnp.array([[[0.1, 0.2], [-0.5, 0.9]]])
+    target = two.target(candidates, jnp.array([[0.25, 0.75]]))
+    assert target.shape == (1, two.target_size(2)) == (1, 6)
+    log_density = two.log_density(HEAD[:, None], candidates)[0]
+    expected = -0.25 * log_density[0] - 0.75 * log_density[1]
+    np.testing.assert_allclose(two.cross_entropy(HEAD, target)[0], expected, rtol=1e-5)
+    again, weights = two.candidates(target)
+    np.testing.assert_array_equal(again, candidates)
+    np.testing.assert_array_equal(weights, [[0.25, 0.75]])
+
+
+def test_wide_draws_are_the_last():
+    drawn = Continuous(1).draw(jax.random.key(0), jnp.zeros((500, 2)), 16, 12, 3.0)
+    deviation = np.log1p(np.e) + 0.1
+    spread = np.std(np.arctanh(np.asarray(drawn[:, :4])))
+    np.testing.assert_allclose(spread, deviation, rtol=0.1)
+    assert np.abs(drawn).max() <= 0.9991
+    assert np.mean(np.abs(drawn[:, 4:]) > 0.9) > 2 * np.mean(np.abs(drawn[:, :4]) > 0.9)
+
+
+def test_nodes_below_the_root_have_few_candidates():
+    prior, candidates = sample(Continuous(2), CONFIG, jax.random.key(0), HEAD, 2, 0)
+    assert prior.shape == (1, 16) and candidates.shape == (1, 16, 2)
+    assert prior[0, :2].tolist() == [0, 0] and np.all(prior[0, 2:] < -1e8)
+    picked = chosen(candidates, jnp.array([1]))
+    np.testing.assert_array_equal(picked, candidates[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["best", "weights", "corrected"])
+def test_policy_targets(kind):
+    """The best alone; the search's weights; these times pi / beta."""
+    one = Continuous(1)
+    config = replace(
+        CLASSIC, search__policy_target=kind, search__sampled_actions=4, search__wide_actions=2
+    ).search
+    head = jnp.array([[0.0, 0.0]])
+    candidates = jnp.array([[[0.0], [0.5], [-0.5], [0.99]]])
+    weights = jnp.array([[0.1, 0.2, 0.3, 0.4]])
+    target = policy_target(one, config, head, candidates, weights, jnp.array([3]))
+    found = one.candidates(target)[1][0]
+    density = np.exp(one.log_density(head[:, None], candidates))[0]
+    wide = np.exp(one.log_density(head[:, None], candidates, 3.0))[0]
+    corrected = weights[0] * density / (0.5 * density + 0.5 * wide)
+    expected = {
+        "best": [0, 0, 0, 1],
+        "weights": weights[0],
+        "corrected": corrected / corrected.sum(),
+    }[kind]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_search_finds_the_best_candidate(explore):
+    """One step decides: reward -(a - 0.6)^2, then nothing. The child's reward is of its vector."""
+    one, roots = Continuous(1), 8
+
+    def recurrent_fn(variables, key, index, node):
+        action = chosen(node.candidates, index)
+        paid = node.depth == 0
+        reward = jnp.where(paid, -jnp.sum((action - 0.6) ** 2, axis=-1), 0.0)
+        prior, candidates = sample(one, CONFIG, key, jnp.zeros((roots, 2)), 2, 0)
+        output = mctx.RecurrentFnOutput(
+            reward=reward,
+            discount=jnp.ones(roots),
+            prior_logits=prior,
+            value=jnp.zeros(roots),
+        )
+        return output, node._replace(depth=node.depth + 1, candidates=candidates)
+
+    node = Node(jnp.zeros((roots, 1)), (), jnp.zeros(roots), jnp.zeros(roots, jnp.int32))
+    root = mctx.RootFnOutput(
+        prior_logits=jnp.zeros((roots, 2)), value=jnp.zeros(roots), embedding=node
+    )
+    found = search_from_root(
+        root, recurrent_fn, CONFIG, {}, jax.random.key(0), explore=explore, actions=one
+    )
+    candidates, weights = one.candidates(found.policy)
+    assert candidates.shape == (roots, 16, 1) and found.action.shape == (roots, 1)
+    distance = np.abs(np.asarray(candidates[..., 0]) - 0.6)
+    np.testing.assert_array_equal(np.argmax(weights, axis=1), np.argmin(distance, axis=1))
+    best = np.take_along_axis(np.asarray(candidates), np.argmin(distance, axis=1)[:, None, None], 1)
+    np.testing.assert_array_equal(found.action, best[:, 0])
