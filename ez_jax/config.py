@@ -118,6 +118,12 @@ def _validate_together(config: Config) -> None:
             f"network.norm-groups={config.network.norm_groups} is out of range: it must divide "
             f"cycle.batch-size={config.cycle.batch_size}"
         )
+    for name in ("wide_actions", "inner_actions"):
+        if (count := getattr(config.search, name)) > config.search.sampled_actions:
+            raise ValueError(
+                f"search.{name.replace('_', '-')}={count} is out of range: it must be at most "
+                f"search.sampled-actions={config.search.sampled_actions}"
+            )
     window = config.env.stack + config.target.unroll_steps + config.target.td_steps
     # Half of the slots may be final frames of one-step episodes, which cannot be drawn.
     needed = 2 * config.cycle.batch_size + window * config.env.num_envs

@@ -66,6 +66,13 @@ class Agent:
     terms: ExtraLosses  # see `losses.active_losses`
     lanes: Lanes = OneDevice()
 
+    def __post_init__(self) -> None:
+        if self.network.spec.action_size and self.config.search.algorithm != "gumbel":
+            raise ValueError(
+                f"search.algorithm={self.config.search.algorithm!r}: actions that are vectors need "
+                "gumbel; env.action-slots makes indices of them"
+            )
+
     # STATE
 
     def init(self, key: PRNGKey, env: Any = None) -> State:

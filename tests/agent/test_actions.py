@@ -7,13 +7,27 @@ import numpy as np
 import pytest
 
 from ez_jax.actions import Continuous
+from ez_jax.agent.agent import Agent
 from ez_jax.agent.candidates import chosen, policy_target, sample
 from ez_jax.agent.search import Node, search_from_root
-from ez_jax.config import replace
+from ez_jax.config import replace, validate
+from ez_jax.networks import Network
 from ez_jax.presets import CLASSIC
+from ez_jax.types import EnvSpec
 
 HEAD = jnp.array([[0.3, -0.4, 0.2, -2.0]])  # of two entries
 CONFIG = replace(CLASSIC, search__num_simulations=32, search__max_considered_actions=16).search
+
+
+def test_refusals():
+    with pytest.raises(
+        ValueError, match="wide-actions=17 is out of range: it must be at most"
+    ):
+        validate(replace(CLASSIC, search__wide_actions=17))
+    config = replace(CLASSIC, search__algorithm="muzero")
+    spec = EnvSpec(0, (3,), np.float32, 1, action_size=1)
+    with pytest.raises(ValueError, match="actions that are vectors need gumbel"):
+        Agent(config, Network(config.network, spec), {})
 
 
 def test_the_gaussian_by_hand():
