@@ -20,9 +20,7 @@ CONFIG = replace(CLASSIC, search__num_simulations=32, search__max_considered_act
 
 
 def test_refusals():
-    with pytest.raises(
-        ValueError, match="wide-actions=17 is out of range: it must be at most"
-    ):
+    with pytest.raises(ValueError, match="wide-actions=17 is out of range: it must be at most"):
         validate(replace(CLASSIC, search__wide_actions=17))
     config = replace(CLASSIC, search__algorithm="muzero")
     spec = EnvSpec(0, (3,), np.float32, 1, action_size=1)
