@@ -58,7 +58,7 @@ def record_video(config: Config, actions: list[np.ndarray], path: Path) -> None:
     with writer as video:
         video.append_data(enlarged(np.asarray(env.reset().frame[0])))
         for action in actions:
-            video.append_data(enlarged(np.asarray(env.step(action[None]).frame[0])))
+            video.append_data(enlarged(np.asarray(env.step(np.asarray(action)[None]).frame[0])))
 
 
 def enlarged(frame: np.ndarray) -> np.ndarray:

@@ -198,10 +198,7 @@ def test_refuses_to_overwrite_and_to_resume_other_seeds(finished):
 @pytest.mark.parametrize(
     "word, message",
     [
-        (
-            "--env=Pendulum-v1",
-            "Pendulum-v1 has continuous actions; only discrete actions are supported",
-        ),
+        ("--env=LqrLqr21-v1", "LqrLqr21-v1 has unbounded actions (up to 1e+10)"),
         ("--env=CartPol-v1", "unknown game 'CartPol-v1'; the nearest are: CartPole-v1"),
         ("--env=jax/Cath", "unknown game 'jax/Cath'; the nearest are: jax/Catch"),
         ("--num-seeds=0", "num-seeds=0 is out of range: it must be at least 1"),
