@@ -1,7 +1,7 @@
 """The two kinds of actions: indices, and vectors of which a search considers some.
 
-The only file that knows both. A policy head, a policy target and an action have sizes by kind;
-replay, targets, reanalysis and the unroll carry them along unseen. `A` is the number of indices,
+What differs by kind is here, but for the search's candidates (`agent.candidates`) and the planes of
+an image network. Replay, targets, reanalysis and the unroll carry actions and policies unseen. `A` is the number of indices,
 `D` of entries of a vector, `K` of candidates of a search.
 
 Vectors follow EfficientZero-V2 (Wang et al. 2024, arXiv 2403.00564, section 4.1): a Gaussian

@@ -165,11 +165,19 @@ def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
     emulator = ("height", "width", "grayscale", "frame_skip", "noop_max", "episodic_life")
     convolutions = ("patch", "pools", "head_channels", "action_planes")
     puct = ("dirichlet_alpha", "dirichlet_fraction", "pb_c_init", "pb_c_base", "temperature")
+    sampled = (
+        "sampled_actions",
+        "wide_actions",
+        "wide_deviation",
+        "inner_actions",
+        "policy_target",
+    )
+    repeats = ("action_slots", "action_repeat")
     halving = ("by_action_count", "max_considered_actions", "q_scale", "c_visit", "c_scale")
     unread: dict[str, tuple[str, ...]] = {
-        "env": () if atari else emulator,
+        "env": repeats if atari else emulator,
         "network": () if image else convolutions,
-        "search": puct if config.search.algorithm == "gumbel" else halving,
+        "search": puct if config.search.algorithm == "gumbel" else (*halving, *sampled),
         "target": () if config.target.value == "mixed" else ("search_value_after", "fresh_steps"),
         "reanalyse": {
             "oldest": ("ratio",),

@@ -69,6 +69,12 @@ def evaluate_positions(
     return replay_lib.refresh(replay, positions, updates, network_value=network_value)
 
 
+def taught_slots(config: Config) -> int:
+    """Slots of each window that a teacher encodes: all, or those of a far horizon that are read."""
+    k, n = config.target.unroll_steps, config.target.td_steps
+    return min(k + n + 1, 2 * (k + 1))
+
+
 def teach(network: Network, config: Config, variables: Any, key: Array, batch: Batch) -> Batch:
     """A batch whose policies, values and encoded states are a teacher's, from one encoding.
 
@@ -89,7 +95,7 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
 
     # ENCODE once the slots of the unroll and those from which values bootstrap.
     slot = jnp.broadcast_to(jnp.arange(length), (size, length))
-    if length > 2 * (k + 1):
+    if length > taught_slots(config):
         steps = horizon(batch.age, config)
         ahead = jax.vmap(bootstrap_slots, (0, 0, None))(batch.last, steps, k + 1)
         slot = jnp.concatenate([slot[:, : k + 1], ahead], axis=1)

@@ -85,8 +85,8 @@ class EnvPool:
             going = np.flatnonzero(~(ignored | terminated | truncated))
             if going.size == 0:
                 break
-            parts = self._pool.step(action[going], going.astype(np.int32))
-            later, more, ended, cut, _ = parts
+            later, more, ended, cut, seen = self._pool.step(action[going], going.astype(np.int32))
+            going = seen["env_id"]  # in the order of the answers
             frame = _replaced(frame, going, later)
             score, terminated, truncated = score.copy(), terminated.copy(), truncated.copy()
             score[going] += more

@@ -262,9 +262,10 @@ def describe(environment: Environment, num_envs: int, stack: int) -> tuple[EnvSp
 def _spec(environment: Environment, first: TimeStep, stack: int) -> EnvSpec:
     dtype = np.dtype(first.frame.dtype).type
     masked, frame = hasattr(environment, "legal_actions"), first.frame.shape[1:]
-    size = int(getattr(environment, "action_size", 0))
-    count = 0 if size else int(environment.num_actions)
-    return EnvSpec(count, frame, dtype, stack, masked, action_size=size)
+    actions = actions_of(environment)
+    if isinstance(actions, Continuous):
+        return EnvSpec(0, frame, dtype, stack, masked, action_size=actions.size)
+    return EnvSpec(actions.count, frame, dtype, stack, masked)
 
 
 def actions_of(environment: Environment) -> Actions:

@@ -4,12 +4,13 @@ The image network's plan in dense layers.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ez_jax.actions import Actions
 from ez_jax.networks.layers import BatchNorm, Norm, dense, merge, normalise, part
 
-Array = jnp.ndarray
+Array = jax.Array
 
 
 class DenseBlock(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ez_jax import lowering
+from ez_jax.agent.reanalysis import taught_slots
 from ez_jax.agent.search import budget
 from ez_jax.config import Config, replace
 from ez_jax.networks import Network, init_variables
@@ -99,7 +100,8 @@ def of_config(config: Config, spec: EnvSpec) -> Spending:
         "oldest": config.reanalyse.positions * (encoding + search),
         "sampled": searched * (k + 1) * (encoding + search)
         + (evaluated - searched * (k + 1)) * (encoding + prediction),
-        "teacher": evaluated * (encoding + prediction) + searched * (k + 1) * search,
+        "teacher": size * taught_slots(config) * (encoding + prediction)
+        + searched * (k + 1) * search,
     }[mode]
 
     # LOSS AND GRADIENT, by samples: with a gradient, and without.

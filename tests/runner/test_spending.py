@@ -39,6 +39,13 @@ def test_reanalysis_costs_by_its_positions(mode):
         assert extra > size * (k + 1) * position * (0.5 if mode == "teacher" else 1)
 
 
+def test_a_teacher_of_a_far_horizon_encodes_no_more_than_it_reads():
+    """2 (K + 1) slots, whatever n is beyond K + 1."""
+    teacher = replace(CATCH, reanalyse__mode="teacher", target__unroll_steps=2)
+    near, far, farther = (of(replace(teacher, target__td_steps=n)).update for n in (2, 3, 9))
+    assert near < far == farther
+
+
 def test_acts_cost_by_environments_and_simulations():
     one, more = (of(replace(CATCH, search__num_simulations=s)).act for s in (4, 8))
     many = of(replace(CATCH, env__num_envs=8)).act
