@@ -1,8 +1,8 @@
 """The two kinds of actions: indices, and vectors of which a search considers some.
 
 What differs by kind is here, but for the search's candidates (`agent.candidates`) and the planes of
-an image network. Replay, targets, reanalysis and the unroll carry actions and policies unseen. `A` is the number of indices,
-`D` of entries of a vector, `K` of candidates of a search.
+an image network. Replay, targets, reanalysis and the unroll carry actions and policies unseen.
+`A` is the number of indices, `D` of entries of a vector, `K` of candidates of a search.
 
 Vectors follow EfficientZero-V2 (Wang et al. 2024, arXiv 2403.00564, section 4.1): a Gaussian
 squashed by tanh, so that each entry lies in (-1, 1).
