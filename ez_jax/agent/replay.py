@@ -11,7 +11,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ez_jax import lowering
 from ez_jax.config import Config
 from ez_jax.types import Array, Batch, Drawn, EnvSpec, Positions, Replay
 
@@ -61,7 +60,9 @@ def from_rows(rows: Array, shape: tuple[int, ...]) -> Array:
     if len(shape) == 1:
         return rows
     leading, (height, width, channels) = rows.shape[:-2], shape
-    flat = lowering.buffer(rows).reshape(*leading, -1)[..., : math.prod(shape)]
+    # Without the barrier XLA may move the reshape ahead of the gather that made the rows, and
+    # rearrange all of replay; on a CPU it may round what reads the images in another order.
+    flat = jax.lax.optimization_barrier(rows).reshape(*leading, -1)[..., : math.prod(shape)]
     return jnp.moveaxis(flat.reshape(*leading, channels, height, width), -3, -1)
 
 

@@ -4,7 +4,7 @@ The only package that asks for the backend. One thing differs in more than round
 `map_in_pieces` cuts into pieces draws other noise than the whole would.
 """
 
-from ez_jax.lowering.backend import buffer, compiler_options, jit, loop_unrolling, on_cpu, plain
+from ez_jax.lowering.backend import compiler_options, jit, loop_unrolling, on_cpu, plain
 from ez_jax.lowering.convolution import conv3x3, conv_general_dilated
 from ez_jax.lowering.normalisation import batch_moments, normalise_by_batch
 from ez_jax.lowering.pieces import CACHE_BYTES, equal_pieces, map_in_cache, map_in_pieces
@@ -12,7 +12,6 @@ from ez_jax.lowering.pieces import CACHE_BYTES, equal_pieces, map_in_cache, map_
 __all__ = [
     "CACHE_BYTES",
     "batch_moments",
-    "buffer",
     "compiler_options",
     "conv3x3",
     "conv_general_dilated",

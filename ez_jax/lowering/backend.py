@@ -64,15 +64,6 @@ def jit(fn: Callable, *, little_memory: bool = False, **options) -> Callable:
     return jax.jit(fn, compiler_options=compiler_options(little_memory), **options)
 
 
-def buffer(x: jax.Array) -> jax.Array:
-    """x as an array of its own in memory.
-
-    Elsewhere than on a CPU XLA may move a reshape ahead of the gather that made x, and rearrange
-    all that was gathered from.
-    """
-    return x if on_cpu() else jax.lax.optimization_barrier(x)
-
-
 def loop_unrolling(steps: int) -> int:
     """Number of a loop's steps that become one.
 
