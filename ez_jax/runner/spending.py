@@ -40,8 +40,10 @@ class Spending(NamedTuple):
 
 
 @functools.cache
-def matmul_rate(size: int = 1024, runs: int = 8) -> float:
+def matmul_rate(size: int = 0, runs: int = 8) -> float:
     """FLOP a second of a product of float32 matrices on one device, the best of a few."""
+    # A small product leaves a GPU idle.
+    size = size or (1024 if jax.default_backend() == "cpu" else 8192)
     x = jax.random.normal(jax.random.key(0), (size, size))
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(x))
@@ -54,9 +56,13 @@ def matmul_rate(size: int = 1024, runs: int = 8) -> float:
 
 
 def count_flops(fn: Callable, *args: Any) -> float:
-    """FLOP of a function of arrays or their shapes; the body of a loop counts once."""
-    with lowering.plain():
-        counted: Any = jax.jit(lambda *a: fn(*a)).lower(*args).cost_analysis()
+    """FLOP of a function of arrays or their shapes; the body of a loop counts once.
+
+    Counted from the program as it is for a CPU: GPUs and TPUs count compiled programs alone.
+    """
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
+    with lowering.plain(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        counted: Any = jax.jit(lambda *a: fn(*a)).lower(*shapes).cost_analysis()
     return float(counted.get("flops", 0.0))
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ez_jax import lowering
 from ez_jax.runner.provenance import provenance
+from ez_jax.runner.spending import count_flops
 
 
 class Ceilings(NamedTuple):
@@ -104,8 +105,7 @@ def count_work(fn: Callable, *args: Any) -> Work:
         lowered = jax.jit(lambda *a: fn(*a), compiler_options=options).lower(*args)
     moved: Any = lowered.compile().cost_analysis()
     moved = moved[0] if isinstance(moved, list) else moved
-    counted: Any = lowered.cost_analysis()
-    return Work(float(counted["flops"]), float(moved.get("bytes accessed", 0.0)))
+    return Work(count_flops(fn, *args), float((moved or {}).get("bytes accessed", 0.0)))
 
 
 def measure(

@@ -269,6 +269,10 @@ def test_compiler_options_are_known_and_optional(monkeypatch):
     assert float(lowering.jit(lambda x: x + 1, little_memory=True)(1.0)) == 2
     with lowering.plain():
         assert lowering.compiler_options(little_memory=True) == {}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert lowering.compiler_options() == backend.GPU_OPTIONS
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert lowering.compiler_options() == {}
 
 
 @pytest.mark.parametrize("preset", [PAPER, CPU], ids=["paper", "cpu"])
