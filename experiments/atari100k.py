@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from ez_jax.cli import RunArgs, default_workdir, launch, option, with_task
+from ez_jax.cli import RunArgs, by_backend, default_workdir, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import Config, replace, validate
 from ez_jax.presets import PRESETS
@@ -22,6 +22,9 @@ EXPECTED = {
     "cpu": "about an hour for 100,000 steps on 2 cores",
     "debug": "about a minute",
 }
+
+AUTO = {"cpu": "cpu", "other": "paper"}
+"""What the preset `auto` is."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,16 @@ def parse(argv: list[str]) -> Args:
     """Command line to `Args`."""
 
     def defaults() -> Config:
-        preset, _ = choose(option(argv, "preset", Args.preset))
+        preset, _ = by_backend(option(argv, "preset", Args.preset), **AUTO)
         return PRESETS.get(preset, Config())
 
     args = parse_options(Args, argv, __doc__, defaults)
     return with_task(args, f"{args.game}-v5")
 
 
-def choose(preset: str) -> tuple[str, str]:
-    """The preset to run and why."""
-    if preset != "auto":
-        return preset, "as asked"
-    import jax  # not for --help, which answers at once
-
-    backend = jax.default_backend()
-    if backend == "cpu":
-        return "cpu", "no accelerator was found"
-    return "paper", f"there is a {backend}"
-
-
 def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
-    preset, why = choose(args.preset)
+    preset, why = by_backend(args.preset, **AUTO)
     if not args.hours:
         return launch(args, args.game, preset, f"{why}; {EXPECTED[preset]}")
     try:

@@ -78,6 +78,24 @@ def option(argv: list[str], name: str, default: str) -> str:
     return value
 
 
+def by_backend(preset: str, *, cpu: str, other: str) -> tuple[str, str]:
+    """The preset to run and why.
+
+    Args:
+      preset: as asked, or `auto`.
+      cpu: what `auto` is without an accelerator.
+      other: what it is with one.
+    """
+    if preset != "auto":
+        return preset, "as asked"
+    import jax  # not for --help, which answers at once
+
+    backend = jax.default_backend()
+    if backend == "cpu":
+        return cpu, "no accelerator was found"
+    return other, f"there is a {backend}"
+
+
 def env_steps(argv: list[str]) -> int | None:
     """The budget that a command line asks for, if it is a number: presets have shares of it."""
     try:

@@ -50,7 +50,8 @@ def settings_table() -> str:
 
     An empty cell is the paper's value.
     """
-    presets = {name: PRESETS[name] for name in ("v2", "cpu")} | {"classic": classic("")}
+    presets = {name: PRESETS[name] for name in ("v2", "cpu", "dmc", "dmc-cpu")}
+    presets["classic"] = classic("")
     others = {name: options(config) for name, config in presets.items()}
     lines = [f"| setting | paper | {' | '.join(others)} | |", "|---" * (len(others) + 3) + "|"]
     for name, (value, doc) in options(Config()).items():

@@ -1,11 +1,13 @@
 """Tasks by id."""
 
 import difflib
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import envpool
 import numpy as np
+from envpool import registration
 
 from ez_jax.config import EnvConfig
 from ez_jax.envs import envpool as envpool_lib
@@ -137,7 +139,7 @@ def check_task(task: str, slots: int = 0) -> None:
             for name in (*known, *FUNCTIONAL)
             if "/" not in name or name in FUNCTIONAL
         }
-        _refuse(task, lower)
+        raise _unknown(task, lower)
     check_supported(task, slots)
 
 
@@ -174,16 +176,37 @@ def _functional(task: str) -> Environment | None:
 
     known = gymnax.registered_envs if library == "gymnax" else pgx.available_envs()
     if name not in known:
-        _refuse(task, {f"{library}/{n}".lower(): f"{library}/{n}" for n in known})
+        raise _unknown(task, {f"{library}/{n}".lower(): f"{library}/{n}" for n in known})
     return Gymnax(*gymnax.make(name)) if library == "gymnax" else Pgx(pgx.make(name))
 
 
-def _refuse(task: str, lower: dict[str, str]) -> None:
+def dmc_task(name: str) -> str:
+    """EnvPool's id of a task of DeepMind Control, from its domain and task.
+
+    Args:
+      name: as in `ball_in_cup-catch`; capitals, hyphens and underscores do not matter.
+
+    Raises:
+      UnknownTask: no such task; the message names the nearest ones.
+    """
+    lower = {}
+    for task, (module, *_) in registration.registry.specs.items():
+        if module == "envpool.mujoco.dmc":
+            words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", task.removesuffix("-v1"))
+            lower["-".join(words).lower()] = task
+    wanted = re.sub("[^a-z0-9]", "", name.lower())
+    for known, task in lower.items():
+        if wanted == known.replace("-", ""):
+            return task
+    raise _unknown(name, {known: known for known in lower}, kind="task")
+
+
+def _unknown(task: str, lower: dict[str, str], kind: str = "game") -> UnknownTask:
     near = difflib.get_close_matches(task.lower(), lower, n=3, cutoff=0.4)
     names = ", ".join(
         lower[n].removesuffix("-v5") if task.endswith("-v5") else lower[n] for n in near
     )
-    raise UnknownTask(
-        f"unknown game {task.removesuffix('-v5')!r}"
+    return UnknownTask(
+        f"unknown {kind} {task.removesuffix('-v5')!r}"
         + (f"; the nearest are: {names}" if names else "")
     )

@@ -1,92 +1,7 @@
-"""The named presets: changed copies of the paper's settings, and the budgets of known tasks."""
-
-from typing import Any
+"""The preset `classic` for small tasks, and the budgets of known ones."""
 
 from ez_jax.config import Config, replace
-
-Changes = dict[str, Any]
-"""Arguments of `config.replace`."""
-
-PAPER = Config()
-
-# EfficientZero-V2 for discrete actions (Wang et al. 2024, arXiv 2403.00564, and its released Atari
-# settings). T1 and T2 are the released ones; the initial priorities are the paper's.
-V2 = replace(
-    PAPER,
-    network__action_embedding=16,
-    network__predictor=256,
-    search__algorithm="gumbel",
-    search__num_simulations=16,
-    search__by_action_count=True,
-    replay__priority_exponent=1.0,
-    replay__importance_exponent=1.0,
-    replay__min_importance_weight=0.1,
-    replay__initial_priority="model_error",
-    target__value="mixed",
-    target__search_value_after=30_000,
-    target__fresh_steps=5000,
-    reanalyse__ratio=1.0,
-    loss__consistency=5.0,
-    loss__entropy=5e-3,
-)
-
-# Sized for two CPU cores: 100k steps of Pong in about an hour. 16 simulations over 18 actions leave
-# few visits each, hence Gumbel search; the floor of the range and the entropy term keep small
-# errors of Q from becoming favourites.
-CPU = replace(
-    PAPER,
-    env__num_envs=8,
-    env__height=48,
-    env__width=48,
-    env__grayscale=True,
-    network__channels=16,
-    network__patch=2,
-    network__pools=0,
-    network__head_channels=8,
-    network__lstm=128,
-    network__support=20,
-    network__projection=256,
-    network__predictor=128,
-    network__joint_norm=True,
-    search__algorithm="gumbel",
-    search__num_simulations=16,
-    search__max_considered_actions=8,
-    search__min_value_range=0.5,
-    target__td_steps=10,
-    reanalyse__mode="oldest",
-    reanalyse__positions=32,
-    optimizer__name="adamw",
-    optimizer__learning_rate=1e-3,
-    optimizer__warmup_updates=200,
-    cycle__batch_size=64,
-    cycle__updates_per_act=3,
-    cycle__final_updates=1000,
-    loss__shift=2,
-    loss__entropy=0.1,
-    run__checkpoint_every=1000,
-)
-
-# The whole path in about a minute, to see that everything works; it learns nothing. Sizes of the
-# network are added, since they differ by the kind of observation.
-SHORT: Changes = dict(
-    env_steps=600,
-    env__num_envs=4,
-    env__eval_max_episode_steps=200,
-    network__lstm=16,
-    network__predictor=16,
-    search__num_simulations=4,
-    replay__capacity=1200,
-    reanalyse__positions=16,
-    optimizer__warmup_updates=10,
-    cycle__batch_size=16,
-    cycle__warmup_steps=200,
-    cycle__updates_per_act=1,
-    cycle__final_updates=10,
-    run__log_every=10,
-    run__checkpoint_every=50,
-    run__eval_episodes=4,
-)
-DEBUG = replace(CPU, **SHORT, network__channels=8, network__projection=32, target__td_steps=5)
+from ez_jax.presets.atari import CPU, SHORT, V2, Changes
 
 # EfficientZero-V2 sized for small tasks and two CPU cores: dense layers with LayerNorm, AdamW, and
 # states after a terminal one worth nothing, as in MuZero.
@@ -217,7 +132,3 @@ def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> 
     sizes: Changes = dict(network__channels=16, network__projection=16)
     horizons: Changes = dict(target__search_value_after=20, target__fresh_steps=100)
     return replace(config, **SHORT, **sizes, **horizons)
-
-
-PRESETS = {"paper": PAPER, "v2": V2, "cpu": CPU, "debug": DEBUG}
-"""Presets of `experiments/atari100k.py` by name."""

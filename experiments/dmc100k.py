@@ -1,0 +1,72 @@
+"""EfficientZero-V2 on a task of DeepMind Control, from its state.
+
+    python experiments/dmc100k.py --task=walker-walk
+    python experiments/dmc100k.py --task=cartpole-swingup --preset=dmc --seed=1
+    python experiments/dmc100k.py --task=reacher-easy --env.action-slots=5
+
+An agent step is a decision, which takes two steps of the task; an episode has 500. Budgets are the
+paper's, 50,000 or 100,000 decisions by task. The score is the mean return of 32 episodes.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from ez_jax.cli import RunArgs, by_backend, env_steps, launch, option, with_task
+from ez_jax.cli import parse as parse_options
+from ez_jax.config import Config
+from ez_jax.presets import dmc
+
+EXPECTED = {
+    "dmc": "hours on a GPU, days on a CPU",
+    "dmc-cpu": "about 40 minutes a core for 50,000 decisions",
+    "debug": "about a minute",
+}
+
+AUTO = {"cpu": "dmc-cpu", "other": "dmc"}
+"""What the preset `auto` is."""
+
+
+@dataclass(frozen=True)
+class Args(RunArgs):
+    task: str = "walker-walk"
+    """Domain and task, e.g. ball_in_cup-catch."""
+    preset: Literal["auto", "dmc", "dmc-cpu", "debug"] = "auto"
+    """Named settings; auto takes `dmc-cpu` without an accelerator and `dmc` with one."""
+
+
+def parse(argv: list[str]) -> Args:
+    """Command line to `Args`.
+
+    Raises:
+      UnknownTask: no such task.
+    """
+
+    def defaults() -> Config:
+        preset, _ = by_backend(option(argv, "preset", Args.preset), **AUTO)
+        return dmc(task_of(option(argv, "task", Args.task)), preset, env_steps(argv))
+
+    args = parse_options(Args, argv, __doc__, defaults)
+    return with_task(args, task_of(args.task))
+
+
+def task_of(name: str) -> str:
+    """EnvPool's id of a task."""
+    from ez_jax.envs import dmc_task  # not for --help, which answers at once
+
+    return dmc_task(name)
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    preset, why = by_backend(args.preset, **AUTO)
+    task = args.config.env.id.removesuffix("-v1")
+    return launch(args, task, preset, f"{why}; {EXPECTED[preset]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

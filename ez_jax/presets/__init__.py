@@ -1,0 +1,29 @@
+"""The named presets: changed copies of the paper's settings."""
+
+from ez_jax.presets.atari import CPU, DEBUG, PAPER, V2, Changes
+from ez_jax.presets.control import DMC, DMC_CPU, dmc
+from ez_jax.presets.small import CLASSIC, classic
+
+__all__ = [
+    "CLASSIC",
+    "CPU",
+    "DEBUG",
+    "DMC",
+    "DMC_CPU",
+    "PAPER",
+    "PRESETS",
+    "V2",
+    "Changes",
+    "classic",
+    "dmc",
+]
+
+PRESETS = {
+    "paper": PAPER,
+    "v2": V2,
+    "cpu": CPU,
+    "debug": DEBUG,
+    "dmc": dmc(DMC.env.id, "dmc"),
+    "dmc-cpu": dmc(DMC.env.id, "dmc-cpu"),
+}
+"""Presets of `experiments/atari100k.py` and `experiments/dmc100k.py` by name."""

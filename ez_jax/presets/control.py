@@ -1,0 +1,101 @@
+"""Presets for states of DeepMind Control, by task."""
+
+from ez_jax.config import Config, replace
+from ez_jax.presets.atari import SHORT, V2, Changes
+
+# EfficientZero-V2 on states of DeepMind Control (its paper, table 2 and appendix, and the released
+# settings): rewards alone instead of a value prefix, one update a decision, two steps each.
+DMC = replace(
+    V2,
+    env__id="WalkerWalk-v1",
+    env__stack=1,
+    env__action_repeat=2,
+    env__clip_rewards=False,
+    env__episodic_life=False,
+    env__max_episode_steps=0,
+    env__eval_max_episode_steps=0,
+    network__channels=256,
+    network__blocks=2,
+    network__value_prefix=False,
+    network__action_embedding=64,
+    network__pools=0,
+    network__support=20,
+    network__projection=512,
+    network__predictor=128,
+    network__norm="layer",
+    search__num_simulations=32,
+    search__by_action_count=False,
+    search__max_considered_actions=16,
+    target__discount=0.997**2,
+    target__absorbing=True,
+    loss__consistency=2.0,
+    loss__entropy=5e-2,
+    loss__shift=0,
+    optimizer__name="adamw",
+    optimizer__learning_rate=3e-4,
+    cycle__final_updates=0,
+)
+
+# The same sized for two CPU cores: a teacher's targets, few candidates, an update for two
+# decisions.
+DMC_CPU = replace(
+    DMC,
+    network__channels=128,
+    network__blocks=1,
+    network__action_embedding=0,
+    network__projection=128,
+    network__predictor=32,
+    search__num_simulations=16,
+    search__max_considered_actions=8,
+    search__sampled_actions=8,
+    search__wide_actions=4,
+    search__policy_target="corrected",
+    target__discount=0.99,
+    target__value="td",
+    reanalyse__mode="teacher",
+    reanalyse__ratio=0.25,
+    optimizer__learning_rate=1e-3,
+    optimizer__warmup_updates=200,
+    cycle__batch_size=128,
+    cycle__updates_per_act=2,
+    cycle__warmup_steps=1000,
+    cycle__target_step_size=0.01,
+)
+
+DMC_EASY = (
+    "CartpoleBalance-v1",
+    "CartpoleBalanceSparse-v1",
+    "CartpoleSwingup-v1",
+    "BallInCupCatch-v1",
+    "FingerSpin-v1",
+    "PendulumSwingup-v1",
+    "ReacherEasy-v1",
+    "ReacherHard-v1",
+    "WalkerStand-v1",
+    "WalkerWalk-v1",
+)
+"""Tasks with a budget of 50,000 decisions in EfficientZero-V2, table 2; the others have 100,000."""
+
+
+def dmc(task: str, preset: str = "dmc-cpu", env_steps: int | None = None) -> Config:
+    """A preset for a task of DeepMind Control.
+
+    Args:
+      task: its id in EnvPool.
+      preset: `dmc`, `dmc-cpu`, or `debug`: a whole run of 600 decisions, which learns nothing.
+      env_steps: a budget in decisions instead of the task's own.
+    """
+    config = DMC if preset == "dmc" else DMC_CPU
+    config = replace(config, env__id=task)
+    budget = env_steps or (50_000 if task in DMC_EASY else 100_000)
+    config = replace(
+        config,
+        env_steps=budget,
+        target__search_value_after=int(0.4 * budget),
+        target__fresh_steps=int(0.2 * budget),
+        replay__capacity=int(1.2 * budget) + 2000,
+    )
+    if preset != "debug":
+        return config
+    sizes: Changes = dict(network__channels=16, network__projection=16)
+    return replace(config, **SHORT, **sizes, search__max_considered_actions=4)
