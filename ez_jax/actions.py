@@ -121,7 +121,15 @@ class Continuous:
         normal = jax.scipy.stats.norm.logpdf(jnp.arctanh(action), mean, wider * deviation)
         return jnp.sum(normal - jnp.log1p(-(action**2)), axis=-1)
 
-    def draw(self, key: Array, head: Array, number: int, wide: int, wider: float) -> Array:
+    def draw(
+        self,
+        key: Array,
+        head: Array,
+        number: int,
+        wide: int,
+        wider: float,
+        centred: bool = False,
+    ) -> Array:
         """Candidates of policies `[B, 2 D]`: `[B, number, D]`, the last `wide` of them spread out.
 
         Args:
@@ -130,9 +138,12 @@ class Continuous:
           number: of candidates.
           wide: so many are drawn with a larger deviation, to explore.
           wider: how much larger.
+          centred: the first is the mean itself.
         """
         mean, deviation = self.gaussian(head)
         noise = jax.random.normal(key, (head.shape[0], number, self.size))
+        if centred:
+            noise = noise.at[:, 0].set(0.0)
         scale = jnp.where(jnp.arange(number) < number - wide, 1.0, wider)[:, None]
         drawn = jnp.tanh(mean[:, None] + scale * noise * deviation[:, None])
         return jnp.clip(drawn, -LARGEST, LARGEST)

@@ -23,13 +23,19 @@ def chosen(candidates: Array | None, index: Array) -> Array:
 
 
 def sample(
-    actions: Continuous, config: SearchConfig, key: Array, head: Array, number: int, wide: int
+    actions: Continuous,
+    config: SearchConfig,
+    key: Array,
+    head: Array,
+    number: int,
+    wide: int,
+    centred: bool = False,
 ) -> tuple[Array, Array]:
     """Prior logits `[B, K]` and candidates `[B, K, D]` of a node of which `number` count.
 
     EfficientZero-V2 (section 4.1, and the released code) searches them without preference.
     """
-    drawn = actions.draw(key, head, number, wide, config.wide_deviation)
+    drawn = actions.draw(key, head, number, wide, config.wide_deviation, centred)
     missing = config.sampled_actions - number
     prior = jnp.where(jnp.arange(config.sampled_actions) < number, 0.0, NEVER)
     return (

@@ -199,7 +199,8 @@ def search_from_root(
     if isinstance(actions, Continuous):
         key, draw_key = jax.random.split(key)
         wide = config.wide_actions if explore else 0
-        prior, candidates = sample(actions, config, draw_key, head, config.sampled_actions, wide)
+        count = config.sampled_actions
+        prior, candidates = sample(actions, config, draw_key, head, count, wide, not explore)
         node = root.embedding._replace(candidates=candidates)
         root, explore = root.replace(prior_logits=prior, embedding=node), False
     policy = _gumbel_policy if config.algorithm == "gumbel" else _puct_policy
