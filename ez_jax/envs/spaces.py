@@ -81,9 +81,15 @@ class Moves:
             self.count, self.size = len(self._grid), 0
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
-        """Actions `[N]` or `[N, D]` as the environment takes them."""
+        """Actions `[N]` or `[N, D]` as the environment takes them.
+
+        Raises:
+          ValueError: an entry is no number, which simulators of physics do not survive.
+        """
         if not self._box:
             return action.astype(np.int32)
+        if not np.all(np.isfinite(action)):
+            raise ValueError(f"actions that are not finite: {action.tolist()}")
         unit = action if self._grid is None else self._grid[action]
         unit = np.clip(unit, -1, 1).reshape(-1, *self._low.shape).astype(np.float64)
         scaled = self._low + (unit + 1) / 2 * (self._high - self._low)

@@ -47,6 +47,21 @@ def test_gymnax_is_stepped_as_gymnax_itself():
     assert ends["pushed"][0] < 11 and ends["pushed"][1:] == (True, False)  # the pole fell
 
 
+@pytest.mark.parametrize("slots", [0, 5])
+def test_vectors_of_gymnax_are_scaled_to_the_box(slots):
+    """Pendulum: torques of -2 to 2; the reward is -(angle^2 + speed^2 / 10 + torque^2 / 1000)."""
+    pytest.importorskip("gymnax")
+    config = EnvConfig(id="gymnax/Pendulum-v1", action_slots=slots, **RAW)
+    env = make(config, [0, 1, 2], training=True)
+    spec, first = env.spec(1), env.reset()
+    assert (spec.action_size, spec.num_actions) == ((0, 5) if slots else (1, 0))
+    action = np.array([4, 0, 3]) if slots else np.array([[1.0], [-7.0], [0.5]], np.float32)
+    angle = np.arctan2(first.frame[:, 1], first.frame[:, 0])
+    torque = np.array([2.0, -2.0, 1.0])
+    cost = angle**2 + first.frame[:, 2] ** 2 / 10 + torque**2 / 1000
+    np.testing.assert_allclose(env.step(action).reward, -cost, rtol=1e-4)
+
+
 def test_gymnax_in_lock_step():
     pytest.importorskip("gymnax")
     env = make(

@@ -130,6 +130,8 @@ def test_vectors_are_scaled_to_the_box(task):
     angle = np.arctan2(first.frame[:, 1], first.frame[:, 0])
     cost = angle**2 + first.frame[:, 2] ** 2 / 10 + 4 / 1000
     np.testing.assert_allclose(step.reward, -cost, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"actions that are not finite: .*nan"):
+        env.step(np.array([[0.0], [np.nan]], np.float32))
 
 
 def test_slots_are_points_of_a_grid():
