@@ -37,29 +37,36 @@ DMC = replace(
 )
 
 # The same sized for two CPU cores: a teacher's targets, few candidates, an update for two
-# decisions.
+# decisions. The best of few candidates teaches the policy more than their weights, and would leave
+# it no width, which the target of the entropy keeps.
 DMC_CPU = replace(
     DMC,
     network__channels=128,
     network__blocks=1,
-    network__action_embedding=0,
+    network__action_embedding=16,
+    network__support=30,
     network__projection=128,
     network__predictor=32,
     search__num_simulations=16,
     search__max_considered_actions=8,
     search__sampled_actions=8,
     search__wide_actions=4,
-    search__policy_target="corrected",
     target__discount=0.99,
+    target__td_steps=10,
     target__value="td",
     reanalyse__mode="teacher",
     reanalyse__ratio=0.25,
+    loss__consistency=5.0,
+    loss__entropy=1.0,
+    loss__entropy_target=(0.5, 0.0),
     optimizer__learning_rate=1e-3,
     optimizer__warmup_updates=200,
     cycle__batch_size=128,
     cycle__updates_per_act=2,
     cycle__warmup_steps=1000,
-    cycle__target_step_size=0.01,
+    cycle__warmup_repeat=0.8,
+    cycle__target_step_size=0.02,
+    run__checkpoint_every=2000,
 )
 
 DMC_EASY = (

@@ -5,9 +5,9 @@ import shlex
 
 import pytest
 import tyro
-from helpers.tiny import CATCH, ROOT, load_script, small_classic, status
+from helpers.tiny import ROOT, load_script, small_classic, status
 
-from ez_jax import cli, reference
+from ez_jax import reference
 from ez_jax.agent.diagnostics import health_table
 from ez_jax.config import replace, validate
 from ez_jax.runner import train
@@ -51,9 +51,8 @@ def test_every_command_is_one(words):
     if hasattr(script, "parse"):
         args = script.parse(argv)
         validate(args.config)
-    elif path.endswith("ablation.py"):
-        args = cli.parse(script.Args, argv, None, lambda: CATCH)
-        assert args.study in script.STUDIES
+    elif path.endswith("suite.py"):
+        assert script.main([*argv, "--dry-run"]) == 0
     else:
         tyro.cli(script.Args, args=argv)
 

@@ -1,0 +1,226 @@
+"""Many runs from one command: tasks x presets x switches x seeds.
+
+    python experiments/suite.py --tasks atari100k --preset=paper --num-seeds=3 --workdir=runs/atari
+    python experiments/suite.py --tasks walker-walk reacher-easy --num-seeds=3 --jobs=2
+    python experiments/suite.py --tasks jax/Catch CartPole-v1 --num-seeds=2 \\
+        --switch loss.consistency=0 --switch network.value-prefix=False
+    python experiments/suite.py --tasks drawn/jax/Catch --study=paper --dry-run
+
+Each run lies in <workdir>/<preset and switch>/<task>/seed<k>. The same command again makes what is
+missing: finished runs stay as they are, broken ones go on. Several machines with a common folder
+share the list, and take over what one that died was at. Settings as --search.num-simulations=8 go
+for every run, before what a switch changes. `report.py` makes a page of the results.
+"""
+
+import dataclasses
+import itertools
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import tyro
+
+from ez_jax.config import Config, replace, validate
+from ez_jax.suite.jobs import Job, agree, finished, work
+from ez_jax.suite.published import ATARI
+
+STUDIES: dict[str, tuple[str, ...]] = {
+    # EfficientZero, section 5.3, and reanalysis.
+    "paper": (
+        "loss.consistency=0",
+        "network.value-prefix=False",
+        "target.off-policy-correction=False",
+        "reanalyse.mode=off",
+    ),
+    # The mixed target has the search in place of the off-policy correction: that is left out of
+    # the TD target.
+    "parts": (
+        "loss.consistency=0",
+        "network.value-prefix=False",
+        "reanalyse.mode=off",
+        "search.algorithm=muzero",
+        "target.value=td",
+        "target.value=td target.off-policy-correction=False",
+    ),
+    # What makes a run faster or slower and may change what it learns.
+    "speed": (
+        "search.num-simulations=8",
+        "search.num-simulations=50",
+        "reanalyse.positions=32",
+        "reanalyse.positions=16",
+        "reanalyse.mode=sampled",
+        "search.embedding-dtype=bfloat16",
+        "network.joint-norm=False",
+    ),
+}
+"""Switches by the name of a study."""
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Args:
+    tasks: tuple[str, ...] = ("jax/Catch",)
+    """Games of Atari, tasks of DeepMind Control as `walker-walk`, or what classic.py takes;
+    `atari100k` stands for the benchmark's 26 games."""
+    preset: tuple[str, ...] = ("auto",)
+    """Presets of the tasks' own commands."""
+    switch: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg()] = ()
+    """A variant beside the whole: `name=value`, several in one word with spaces between; the items
+    of a value have commas. Once for each variant."""
+    study: str = ""
+    """A list of switches with a name: paper, parts or speed."""
+    num_seeds: int = 1
+    """Seeds of each, from --seed on."""
+    seed: int = 0
+    """The first seed."""
+    workdir: Path = Path("runs/suite")
+    """The common folder."""
+    jobs: int = 1
+    """Runs beside each other on this machine."""
+    dry_run: bool = False
+    """Lists the runs, and makes none."""
+    settings: tuple[str, ...] = field(default=())
+    """Filled by this command: the settings for every run."""
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The suite's own words of a command line, and those for every run."""
+    own = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Args)} | {"-h", "--help"}
+    mine: list[str] = []
+    others: list[str] = []
+    into = mine
+    for word in argv:
+        if word.startswith("-") and not re.match(r"-[\d.]", word):
+            into = mine if word.partition("=")[0].replace("_", "-") in own else others
+        into.append(word)
+    return mine, others
+
+
+def switched(switch: str) -> list[str]:
+    """The words of a command line that a switch stands for.
+
+    Raises:
+      ValueError: it is not of the form `name=value`.
+    """
+    words = []
+    for setting in switch.split():
+        name, equals, value = setting.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"switch {setting!r} must be of the form name=value")
+        words += [f"--{name.removeprefix('--')}", *value.split(",")]
+    return words
+
+
+def folder_name(name: str) -> str:
+    """A name that a file system and a checkpoint take."""
+    return re.sub(r"[^\w.=-]+", "_", name)
+
+
+def load(script: str) -> ModuleType:
+    """A command beside this one as a module."""
+    name = script.removesuffix(".py")
+    spec = spec_from_file_location(name, HERE / script)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def command_of(task: str) -> list[str]:
+    """The script of a task, and its option.
+
+    Raises:
+      ValueError: no script knows the task; the message names the nearest ones.
+    """
+    from ez_jax.envs import UnknownTask, check_task, dmc_task, is_atari
+
+    if task in ATARI or is_atari(f"{task}-v5"):
+        return ["atari100k.py", f"--game={task}"]
+    try:
+        dmc_task(task)
+        return ["dmc100k.py", f"--task={task}"]
+    except UnknownTask as unknown:
+        try:
+            check_task(task)
+        except UnknownTask as error:
+            raise (error if "nearest" in str(error) else unknown) from None
+    return ["classic.py", f"--env={task}"]
+
+
+def list_jobs(args: Args) -> Iterator[Job]:
+    """All runs, seed by seed, so that each set has one seed before any has two.
+
+    Raises:
+      ValueError: a task, preset, switch or setting is bad.
+    """
+    tasks = list(
+        itertools.chain(*(sorted(ATARI) if task == "atari100k" else [task] for task in args.tasks))
+    )
+    if args.study and args.study not in STUDIES:
+        raise ValueError(f"study={args.study!r} must be one of {', '.join(STUDIES)}")
+    switches = ("", *STUDIES.get(args.study, ()), *args.switch)
+    scripts: dict[str, ModuleType] = {}
+    configs: dict[tuple[str, str, str], Config] = {}
+    found: list[tuple[str, str, Config, list[str]]] = []
+    for task, preset in itertools.product(tasks, args.preset):
+        name, option = command_of(task)
+        if name not in scripts:
+            scripts[name] = load(name)
+        whole, chosen = None, [] if preset == "auto" else [f"--preset={preset}"]
+        for switch in switches:
+            words = [option, *chosen, *args.settings, *switched(switch)]
+            if (config := configs.get((name, preset, switch))) is None:
+                config = scripts[name].parse(words).config
+            if name == "atari100k.py":  # its presets are the same for all games
+                configs[name, preset, switch] = config
+                config = replace(config, env__id=f"{task}-v5")
+            if switch and config == whole:
+                continue  # the task has this already
+            whole = whole or config
+            validate(config)
+            label = folder_name(f"{preset}-{switch}" if switch else preset)
+            found.append((label, folder_name(task), config, [str(HERE / name), *words]))
+    for seed in range(args.seed, args.seed + args.num_seeds):
+        for label, task, config, command in found:
+            workdir = args.workdir / label / task / f"seed{seed}"
+            command = [*command, f"--seed={seed}", f"--workdir={workdir}", "--resume"]
+            yield Job(label, task, replace(config, seed=seed), workdir, tuple(command))
+
+
+def main(argv: list[str] | None = None) -> int:
+    mine, settings = split(sys.argv[1:] if argv is None else argv)
+    args = tyro.cli(Args, args=mine, description=__doc__)
+    args = dataclasses.replace(args, settings=tuple(settings))
+    try:
+        if args.jobs < 1 or args.num_seeds < 1:
+            raise ValueError("jobs and num-seeds must be at least 1")
+        jobs = list(list_jobs(args))
+        if args.dry_run:
+            for job in jobs:
+                print("done" if finished(job) else "to do", "python", *job.command)
+            return 0
+        agree(jobs)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    from ez_jax.suite.overview import Overview
+
+    with Overview(jobs) as overview:
+        ended = work(jobs, args.workdir, at_once=args.jobs, show=overview.show, say=overview.say)
+    done = sum(finished(job) is not None for job in jobs)
+    print(
+        f"{done} of {len(jobs)} runs are finished; report: python experiments/report.py "
+        f"--sets {args.workdir}/*"
+    )
+    if ended.stopped:
+        return 128 + ended.stopped
+    return 1 if ended.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Many runs: a list that machines share, and what their results say together."""

@@ -1,0 +1,121 @@
+"""Results of finished runs, by set: what is compared, for example a preset or a switch."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ez_jax.runner.scores import human_normalized
+from ez_jax.suite.published import CONTROL
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    task: str
+    seed: int
+    score: float  # mean return of the evaluation episodes with the final parameters
+    result: dict[str, Any]  # what `result.json` holds
+    source: str  # where it stands
+    metrics: Path  # its lines of metrics, for `metrics.read_metrics`
+
+
+class Scores(NamedTuple):
+    """Normalised scores of a set."""
+
+    tasks: tuple[str, ...]
+    values: np.ndarray  # [R, T], NaN where a task has fewer runs
+
+
+Sets = dict[str, list[Run]]
+"""Runs by the name of their set."""
+
+
+def collect(folders: Sequence[Path]) -> Sets:
+    """The finished runs of each folder.
+
+    Args:
+      folders: a set each: a work directory, or a folder of those of several seeds and tasks; or
+        archives with a `runs.json`, which hold several variants.
+
+    Raises:
+      ValueError: a folder has no finished run, or a set holds a task and seed twice.
+    """
+    sets: Sets = {}
+    for folder in folders:
+        found: Sets = {}
+        if (folder / "runs.json").exists():
+            for saved in json.loads((folder / "runs.json").read_text()):
+                if saved["result"] is not None:
+                    source = f"{folder.name}/runs.json, {saved['variant']}"
+                    metrics = folder / f"{saved['variant']}.jsonl.gz"
+                    run = _run(saved["result"], source, metrics)
+                    found.setdefault(saved["variant"], []).append(run)
+        else:
+            for path in sorted(folder.glob("**/result.json")):
+                source = str(path.relative_to(folder.parent))
+                run = _run(json.loads(path.read_text()), source, path.parent)
+                found.setdefault(folder.resolve().name, []).append(run)
+        if not found:
+            raise ValueError(f"no finished run in {folder}: there is no result.json")
+        for name, runs in found.items():
+            sets.setdefault(name, []).extend(runs)
+    for name, runs in sets.items():
+        runs.sort(key=lambda run: (run.task, run.seed))
+        for one, other in itertools.pairwise(runs):
+            if (one.task, one.seed) == (other.task, other.seed):
+                raise ValueError(
+                    f"{name} holds seed {one.seed} of {one.task} twice: {one.source} and "
+                    f"{other.source}"
+                )
+    return sets
+
+
+def _run(result: dict[str, Any], source: str, metrics: Path) -> Run:
+    return Run(result["game"], result["seed"], result["eval_mean"], result, source, metrics)
+
+
+def tasks_of(sets: Sets) -> list[str]:
+    """All tasks, in alphabetical order."""
+    return sorted({run.task for runs in sets.values() for run in runs})
+
+
+def unit(task: str) -> str:
+    """What a score is normalised by: scores of different units are not averaged."""
+    if human_normalized(task, 0.0) is not None:
+        return "human-normalised score"
+    return "return / 1000" if task.removesuffix("-v1") in CONTROL else "return"
+
+
+def normalised(task: str, score: float) -> float:
+    """A score in the `unit` of its task.
+
+    Atari: (score - random) / (human - random). DeepMind Control: returns lie between 0 and 1000.
+    """
+    human = human_normalized(task, score)
+    if human is not None:
+        return human
+    return score / 1000 if unit(task) == "return / 1000" else score
+
+
+def units_of(sets: Sets) -> list[str]:
+    """Units whose scores can be averaged: those of tasks with a scale, or of one task alone."""
+    tasks = tasks_of(sets)
+    found = sorted({unit(task) for task in tasks})
+    return [u for u in found if u != "return" or sum(unit(t) == u for t in tasks) == 1]
+
+
+def scores(runs: Sequence[Run], tasks: Sequence[str]) -> Scores:
+    """Normalised scores of those of `tasks` that a set has."""
+    by_task = {
+        task: [normalised(task, run.score) for run in runs if run.task == task] for task in tasks
+    }
+    by_task = {task: values for task, values in by_task.items() if values}
+    most = max(map(len, by_task.values()), default=0)
+    values = np.full((most, len(by_task)), np.nan)
+    for column, found in enumerate(by_task.values()):
+        values[: len(found), column] = found
+    return Scores(tuple(by_task), values)

@@ -1,0 +1,134 @@
+"""The page about many runs: every number from the files."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.tiny import load_script
+
+from ez_jax.suite import pictures, report
+from ez_jax.suite.published import ATARI, CONTROL, published
+from ez_jax.suite.results import collect, normalised, scores, tasks_of, unit, units_of
+
+PNG = b"\x89PNG"
+
+
+def finish(folder, task, seed, mean, **more):
+    """A finished run, as far as a report reads it."""
+    folder.mkdir(parents=True)
+    result = {
+        "game": task,
+        "env_steps": 8000,
+        "updates": 4000,
+        "seed": seed,
+        "eval_mean": mean,
+        "eval_episodes": 32,
+        "flop": 1.5e13,
+        "wall_s": 120.0,
+        "device": "1 x cpu",
+        "commit": "0123456789",
+    } | more
+    (folder / "result.json").write_text(json.dumps(result))
+    lines = [
+        {"env_steps": 1000 * i, "updates": i, "episode_return": mean * i / 10, "loss/value": None}
+        for i in range(1, 11)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def atari(tmp_path):
+    """Two games, two sets; the second set lacks a game."""
+    for seed, (pong, breakout) in enumerate([(-3.05, 16.1), (14.6, 30.5), (-20.7, 1.7)]):
+        finish(tmp_path / "whole" / "Pong" / f"seed{seed}", "Pong", seed, pong)
+        finish(tmp_path / "whole" / "Breakout" / f"seed{seed}", "Breakout", seed, breakout)
+        finish(tmp_path / "without" / "Pong" / f"seed{seed}", "Pong", seed, -20.7)
+    return tmp_path
+
+
+def test_scores_are_normalised_by_their_kind():
+    assert unit("Pong") == "human-normalised score"
+    assert normalised("Pong", 14.6) == 1 and normalised("Pong", -20.7) == 0
+    assert unit("WalkerWalk-v1") == "return / 1000" and normalised("WalkerWalk-v1", 500) == 0.5
+    assert unit("jax/Catch") == "return" and normalised("jax/Catch", -0.5) == -0.5
+    assert published("Pong")["SPR"] == -5.9 and published("Pong")["EfficientZero"] == 20.1
+    assert published("WalkerWalk-v1")["EfficientZero-V2"] == 944 and not published("jax/Catch")
+    assert len(ATARI) == 26 and len(CONTROL) == 20
+
+
+def test_the_published_means_follow_from_the_table():
+    """EfficientZero's 1.94 (1.945 of these numbers) and SPR's .70, as published."""
+    found = {"EfficientZero": [], "SPR": []}
+    for game in ATARI:
+        for method, values in found.items():
+            values.append(normalised(game, published(game)[method]))
+    np.testing.assert_allclose(np.mean(found["EfficientZero"]), 1.94, atol=0.01)
+    np.testing.assert_allclose(np.mean(found["SPR"]), 0.70, atol=0.01)
+
+
+def test_a_page_by_hand(atari):
+    sets = collect([atari / "whole", atari / "without"])
+    assert tasks_of(sets) == ["Breakout", "Pong"]
+    assert units_of(sets) == ["human-normalised score"]
+    np.testing.assert_allclose(
+        scores(sets["whole"], ["Breakout", "Pong"]).values, [[0.5, 0.5], [1, 1], [0, 0]]
+    )
+    page = report.write(sets, atari / "report").read_text()
+    rows = {line.split(" | ")[0][2:]: line for line in page.splitlines() if line.startswith("| ")}
+    assert "| 16.1 (16.1, 30.5, 1.7) | - |" in rows["Breakout"]
+    assert "| -20.7 | 14.6 | -5.9 |" in rows["Pong"]
+    assert "-3.05 (-3.05, 14.6, -20.7) | -20.7 (-20.7, -20.7, -20.7) |" in rows["Pong"]
+    aggregates = [line for line in page.splitlines() if line.startswith("| whole | 2 | 6 | 0.5 [")]
+    assert len(aggregates) == 1 and aggregates[0].count("0.5 [") == 4
+    # A run of the whole beats one without on Pong with 2/3 + 1/2 of 1/3.
+    assert "| whole | - | 0.8333 [" in page
+    assert "| whole | Breakout | 1 | 30.5 | 32 | 8,000 | 4,000 | 1.5e+13 | 2 | 1 x cpu | 0123456 "
+    assert page.count("result.json |") == 9
+    for name in ("aggregates-human-normalised", "profiles-human-normalised", "curves"):
+        assert f"]({name}.png)" in page
+        assert (atari / "report" / f"{name}.png").read_bytes().startswith(PNG)
+
+
+def test_returns_of_several_tasks_are_not_averaged(tmp_path):
+    finish(tmp_path / "set" / "a", "jax/Catch", 0, 0.5)
+    finish(tmp_path / "set" / "b", "CartPole-v1", 0, 500.0)
+    finish(tmp_path / "other", "jax/Catch", 0, 1.0)
+    page = report.write(collect([tmp_path / "set"]), tmp_path / "one").read_text()
+    assert "Over tasks" not in page and "| CartPole-v1 | 500 (500) |" in page
+    page = report.write(collect([tmp_path / "other"]), tmp_path / "two").read_text()
+    assert "## Over tasks: return" in page and "optimality gap" not in page
+
+
+def test_refusals(atari, capsys):
+    script = load_script("report")
+    assert script.main(["--sets", str(atari / "nothing")]) == 2
+    assert "no finished run" in capsys.readouterr().err
+    finish(atari / "whole" / "again", "Pong", 1, 0.0)
+    assert script.main(["--sets", str(atari / "whole")]) == 2
+    assert "whole holds seed 1 of Pong twice" in capsys.readouterr().err
+
+
+def test_archives_are_read(tmp_path):
+    """A study of this repository: its table and curves, from the raw files."""
+    script = load_script("report")
+    folder = script.Path(__file__).parents[2] / "experiments" / "results" / "cartpole_ablation"
+    assert script.main(["--sets", str(folder), f"--output={tmp_path}"]) == 0
+    page = (tmp_path / "README.md").read_text()
+    assert "puct_search" in page and (tmp_path / "curves.png").read_bytes().startswith(PNG)
+    runs = json.loads((folder / "runs.json").read_text())
+    assert page.count("cartpole_ablation/runs.json") == len(runs)
+
+
+def test_curves_of_seeds():
+    """Where all have values, at the same steps; metrics without a value have no curve."""
+    runs = [
+        [{"env_steps": 1000 * i, "episode_return": mean * i / 10, "x": None} for i in range(1, 11)]
+        for mean in (500.0, 100.0)
+    ]
+    curves = [pictures.curve(rows, "episode_return", 10) for rows in runs]
+    middle = pictures.together(curves)
+    found = np.interp([2000, 10_000], middle.steps, middle.values.mean(axis=0))
+    np.testing.assert_allclose(found, [60, 300])
+    assert pictures.curve(runs[0], "x", 10) is None
+    smooth = pictures.curve([{"env_steps": i, "loss": float(i)} for i in range(20)], "loss", 10)
+    np.testing.assert_allclose(smooth.values, np.arange(11) + 4.5)

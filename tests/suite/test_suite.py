@@ -1,0 +1,229 @@
+"""Many runs from one command: the list, claims, interruptions, and the report of it all."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from helpers.tiny import command, load_script
+
+from ez_jax.presets import PRESETS, classic
+from ez_jax.suite import jobs as jobs_lib
+from ez_jax.suite import published
+from ez_jax.suite.claims import Claims
+from ez_jax.suite.jobs import Job, agree, finished, work
+
+SMALL = "--env-steps=150 --cycle.warmup-steps=90 --cycle.batch-size=4 --network.channels=8 "
+SMALL += "--cycle.final-updates=0 --cycle.updates-per-act=2 --env.num-envs=4 --target.td-steps=2 "
+SMALL += "--target.unroll-steps=2 --run.log-every=4 --run.checkpoint-every=20 "
+SMALL += "--run.eval-episodes=2 --search.num-simulations=2"
+
+
+@pytest.fixture
+def suite():
+    return load_script("suite")
+
+
+def listed(suite, *words):
+    mine, settings = suite.split(words)
+    args = suite.tyro.cli(suite.Args, args=mine)
+    return list(suite.list_jobs(suite.dataclasses.replace(args, settings=tuple(settings))))
+
+
+def test_the_list(suite, tmp_path):
+    """Seed by seed; settings go for all, switches for their variant; presets of each task's own."""
+    words = f"--tasks jax/Catch walker-walk Pong --num-seeds=2 --seed=3 --workdir={tmp_path} "
+    words += "--env-steps=3000 --switch loss.consistency=0 --switch network.value-prefix=False"
+    found = listed(suite, *words.split())
+    whole, prefix = "auto", "auto-network.value-prefix=False"
+    # dmc-cpu predicts single rewards already.
+    assert [job.name for job in found[:8]] == [
+        f"{name}/{task}/seed3"
+        for task in ("jax_Catch", "walker-walk", "Pong")
+        for name in (whole, "auto-loss.consistency=0", prefix)
+        if (task, name) != ("walker-walk", prefix)
+    ]
+    assert len(found) == 16 and {job.config.seed for job in found[8:]} == {4}
+    replace = suite.replace
+    catch = replace(classic("jax/Catch", env_steps=3000), seed=3)
+    assert found[0].config == catch
+    assert found[1].config == replace(catch, loss__consistency=0.0)
+    pong = replace(PRESETS["cpu"], env__id="Pong-v5", env_steps=3000, seed=3)
+    assert found[5].config == pong and found[5].workdir == tmp_path / "auto/Pong/seed3"
+    assert found[3].config.env.id == "WalkerWalk-v1"
+    # The command makes the run.
+    script = load_script(found[1].command[0].rpartition("/")[2].removesuffix(".py"))
+    args = script.parse(list(found[1].command[1:]))
+    assert args.config == found[1].config and args.workdir == str(found[1].workdir)
+    assert args.resume
+
+
+def test_the_benchmark_and_the_studies(suite):
+    found = listed(suite, "--tasks", "atari100k", "--preset=cpu", "--study=paper")
+    games = sorted(published.ATARI)
+    assert len(games) == 26 and len(found) == 26 * 5
+    assert [job.task for job in found[::5]] == games
+    assert all(job.config.env.id == f"{job.task}-v5" for job in found)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--tasks Pnog", "the nearest are: Pong"),
+        ("--tasks jax/Cath", "the nearest are: jax/Catch"),
+        ("--tasks jax/Catch --switch loss.value", "must be of the form name=value"),
+        ("--tasks jax/Catch --switch env.num-envs=0", "env.num-envs=0 is out of range"),
+        ("--tasks jax/Catch --study=prats", "must be one of paper, parts, speed"),
+        ("--tasks jax/Catch --jobs=0", "must be at least 1"),
+    ],
+)
+def test_bad_input_is_refused_before_any_run(suite, tmp_path, capsys, words, message):
+    assert suite.main([*words.split(), f"--workdir={tmp_path / 'new'}"]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_other_settings_are_refused(suite, tmp_path, capsys):
+    words = ["--tasks", "jax/Catch", f"--workdir={tmp_path}"]
+    agree(listed(suite, *words))
+    agree(listed(suite, *words, "--num-seeds=3", "--run.log-every=7"))  # no number changes
+    assert suite.main([*words, "--loss.value=0.5"]) == 2
+    assert "holds runs with other settings: loss.value: 0.25 -> 0.5" in capsys.readouterr().err
+
+
+def test_claims(tmp_path):
+    """One owner at a time; one that is gone loses its claim, and cannot give it back any more."""
+    run = tmp_path / "run"
+    with Claims(tmp_path, beat_s=60, stale_s=60) as one, Claims(tmp_path, beat_s=60) as other:
+        assert one.take(run) and not other.take(run)
+        assert other.owner_of(run) == one.owner
+        one.release(run)
+        assert other.take(run) and not one.take(run)
+        # No sign of life for two minutes, on the clock of the files.
+        sign = tmp_path / ".owners" / other.owner
+        os.utime(sign, (time.time() - 120,) * 2)
+        assert one.owner_of(run) is None and one.take(run)
+        other.release(run)
+        assert other.owner_of(run) == one.owner
+        # Its files are gone altogether, or it died before it wrote its name.
+        (tmp_path / ".owners" / one.owner).unlink()
+        assert other.take(run)
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        (empty / ".claim").touch()
+        assert not one.take(empty)
+        os.utime(empty / ".claim", (time.time() - 120,) * 2)
+        assert one.take(empty)
+    assert not list(tmp_path.rglob(".claim")) and not list((tmp_path / ".owners").iterdir())
+
+
+def test_a_claim_that_two_want_goes_to_one(tmp_path):
+    """While one takes over, another that saw the dead owner too gets nothing."""
+    run = tmp_path / "run"
+    with Claims(tmp_path, beat_s=60) as dead, Claims(tmp_path, beat_s=60) as other:
+        assert dead.take(run)
+        os.utime(tmp_path / ".owners" / dead.owner, (time.time() - 120,) * 2)
+        (run / ".claim-taking").touch()
+        assert not other.take(run)
+        os.utime(run / ".claim-taking", (time.time() - 120,) * 2)  # it died in the middle
+        assert other.take(run)
+
+
+def fake_job(folder, name, code):
+    """A run of a few lines of Python, which finds its folder in WORKDIR."""
+    workdir = folder / "set" / name / "seed0"
+    script = folder / f"{name}.py"
+    script.write_text(f"import json, os, sys, time\nWORKDIR = {str(workdir)!r}\n{code}")
+    return Job("set", name, classic("jax/Catch"), workdir, (str(script),))
+
+
+DONE = """
+with open(WORKDIR + "/count", "a") as file:
+    file.write("x")
+time.sleep(0.3)
+with open(WORKDIR + "/result.json", "w") as file:
+    json.dump({"eval_mean": 1.5, "env_steps": 12_000}, file)
+"""
+
+
+def test_failures_are_told_and_the_rest_is_made(tmp_path):
+    jobs = [
+        fake_job(tmp_path, "bad", "print('why'); sys.exit(3)"),
+        fake_job(tmp_path, "good", DONE),
+    ]
+    said = []
+    ended = work(jobs, tmp_path, at_once=2, say=said.append, poll_s=0.02)
+    assert ended.failed == {"set/bad/seed0": 3} and not ended.stopped
+    assert (jobs[0].workdir / jobs_lib.OUTPUT).read_text() == "why\n"
+    assert any("failed with status 3" in line for line in said)
+    assert finished(jobs[1]) and not list(tmp_path.rglob(".claim"))
+    # Finished runs are not made again.
+    work(jobs[1:], tmp_path, say=said.append, poll_s=0.02)
+    assert (jobs[1].workdir / "count").read_text() == "x"
+
+
+def test_a_run_that_another_has_is_waited_for_and_taken_over(tmp_path):
+    job = fake_job(tmp_path, "one", DONE)
+    said = []
+    with Claims(tmp_path, beat_s=60) as other:
+        assert other.take(job.workdir)
+        sign = tmp_path / ".owners" / other.owner
+        mine = Claims(tmp_path, beat_s=60, stale_s=1.0)
+        begun = time.time()
+        assert not work([job], tmp_path, say=said.append, claims=mine, poll_s=0.02).failed
+        assert time.time() - begun > 1.0 and sign.exists()
+    assert (job.workdir / "count").read_text() == "x"
+
+
+def test_a_run_ends_with_the_process_that_started_it(tmp_path):
+    """SIGKILL of the suite: its run is gone at once, so that nobody else makes it beside it."""
+    job = fake_job(tmp_path, "one", "open(WORKDIR + '/begun', 'w').close(); time.sleep(100)")
+    job.workdir.mkdir(parents=True)
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'ez_jax.suite.tied', "
+    parent = subprocess.Popen(["python", "-c", f"{code}{job.command[0]!r}])"])
+    deadline = time.time() + 60
+    while not (job.workdir / "begun").exists() and time.time() < deadline:
+        time.sleep(0.02)
+    running = f"pgrep -f ez_jax.suite.tied.*{job.command[0]}"
+    assert subprocess.run(running.split(), capture_output=True).stdout
+    parent.kill()
+    parent.wait()
+    while subprocess.run(running.split(), capture_output=True).stdout and time.time() < deadline:
+        time.sleep(0.02)
+    assert not subprocess.run(running.split(), capture_output=True).stdout
+
+
+@pytest.mark.slow
+def test_a_suite_that_is_killed_goes_on_and_is_reported(tmp_path):
+    """Two tasks, two seeds, two switches; SIGKILL in the middle; two processes share the rest."""
+    words = "--tasks jax/Catch CartPole-v1 --num-seeds=2 --switch loss.consistency=0 "
+    words += f"--switch reanalyse.mode=off --workdir={tmp_path} {SMALL}"
+    start = command("suite.py", *words.split())
+    first = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    results = lambda: sorted(tmp_path.glob("*/*/seed*/result.json"))
+    while len(results()) < 3 and first.poll() is None:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    kept = {path: path.stat().st_mtime_ns for path in results()}
+    assert 3 <= len(kept) < 12
+    for path in (tmp_path / ".owners").iterdir():  # a minute passes
+        os.utime(path, (time.time() - 120,) * 2)
+    both = [subprocess.Popen(start, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all("12 of 12 runs are finished" in text for text in said)
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    begun = [line.split()[0] for text in said for line in text.splitlines() if "begins" in line]
+    assert len(begun) == len(set(begun)) == 12 - len(kept)
+
+    sets = sorted(path for path in tmp_path.iterdir() if not path.name.startswith("."))
+    report = load_script("report")
+    assert report.main(["--sets", *map(str, sets), f"--output={tmp_path / '.report'}"]) == 0
+    page = (tmp_path / ".report" / "README.md").read_text()
+    for path in results():
+        result = json.loads(path.read_text())
+        name = "/".join(path.parts[-4:])
+        (row,) = [line for line in page.splitlines() if line.endswith(f"| {name} |")]
+        assert f"{result['eval_mean']:.4g}" in row and result["game"] in row
