@@ -15,9 +15,6 @@ from pathlib import Path
 
 import tyro
 
-from ez_jax.suite.report import write
-from ez_jax.suite.results import collect
-
 
 @dataclass(frozen=True)
 class Args:
@@ -31,6 +28,9 @@ class Args:
 
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
+    from ez_jax.suite.report import write  # not for --help, which answers at once
+    from ez_jax.suite.results import collect
+
     try:
         if not args.sets:
             raise ValueError("name at least one set")

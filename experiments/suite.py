@@ -17,7 +17,7 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -84,7 +84,7 @@ class Args:
     """Runs beside each other on this machine."""
     dry_run: bool = False
     """Lists the runs, and makes none."""
-    settings: tuple[str, ...] = field(default=())
+    settings: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Filled by this command: the settings for every run."""
 
 
@@ -196,6 +196,9 @@ def main(argv: list[str] | None = None) -> int:
     mine, settings = split(sys.argv[1:] if argv is None else argv)
     args = tyro.cli(Args, args=mine, description=__doc__)
     args = dataclasses.replace(args, settings=tuple(settings))
+    from ez_jax.runner.setup import quiet  # not for --help, which answers at once
+
+    quiet()
     try:
         if args.jobs < 1 or args.num_seeds < 1:
             raise ValueError("jobs and num-seeds must be at least 1")

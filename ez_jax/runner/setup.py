@@ -9,6 +9,17 @@ import jax
 from ez_jax import hosts
 
 
+def quiet() -> None:
+    """Leaves warnings out that no user can do anything about."""
+    # Children (git, the video encoder) are started by fork and exec at once: JAX's threads are in
+    # no danger.
+    warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+    # Gymnasium on the bounds of EnvPool's observation spaces, each time one is looked at.
+    warnings.filterwarnings(
+        "ignore", message=".*precision lowered by casting", category=UserWarning
+    )
+
+
 def setup(cache_dir: str | None = None, *, local: bool = False) -> None:
     """Keeps compiled programs on disk, so that only the first run on a machine waits for the
     compiler, and joins the other processes of a run where there are.
@@ -20,13 +31,7 @@ def setup(cache_dir: str | None = None, *, local: bool = False) -> None:
     Raises:
       ValueError: the other processes cannot be reached.
     """
-    # Children (git, the video encoder) are started by fork and exec at once: JAX's threads are in
-    # no danger.
-    warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
-    # Gymnasium on the bounds of EnvPool's observation spaces, each time one is looked at.
-    warnings.filterwarnings(
-        "ignore", message=".*precision lowered by casting", category=UserWarning
-    )
+    quiet()
     folder = cache_dir or os.environ.get("JAX_COMPILATION_CACHE_DIR")
     folder = folder or str(Path.home() / ".cache" / "ez_jax")
     jax.config.update("jax_compilation_cache_dir", folder)

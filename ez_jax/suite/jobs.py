@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ez_jax.config import Config, differences, replace, to_dict
-from ez_jax.runner.workdir import RunError
 from ez_jax.suite.claims import Claims
 
 OUTPUT = "output.txt"
@@ -77,7 +76,7 @@ def agree(jobs: Sequence[Job]) -> None:
     """Writes the settings of each set and task down, or compares them with those that are there.
 
     Raises:
-      RunError: the folder holds runs of other settings; names the fields.
+      ValueError: the folder holds runs of other settings; names the fields.
     """
     wanted = {job.workdir.parent: to_dict(replace(job.config, seed=0)) for job in jobs}
     for folder, settings in wanted.items():
@@ -86,7 +85,7 @@ def agree(jobs: Sequence[Job]) -> None:
         if path.exists():
             saved = json.loads(path.read_text())
             if found := differences(saved, json.loads(json.dumps(settings))):
-                raise RunError(f"{folder} holds runs with other settings: " + "; ".join(found))
+                raise ValueError(f"{folder} holds runs with other settings: " + "; ".join(found))
     for folder, settings in wanted.items():
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / SETTINGS
