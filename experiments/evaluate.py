@@ -23,7 +23,7 @@ from ez_jax.runner.video import check_video, record_video
 @dataclass(frozen=True)
 class Args:
     workdir: Path
-    """Work directory of a run."""
+    """Work directory of a run, or a folder that export.py made."""
     episodes: int = 32
     """Games, each with its own seed for the no-ops at its start."""
     simulations: int = 0
@@ -90,8 +90,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     result = {
         "game": game_name(config),
-        "updates": int(restored.state.learner.updates),
-        "env_steps": int(restored.state.actor.env_steps),
+        "updates": restored.updates,
+        "env_steps": restored.env_steps,
         "simulations": args.simulations or config.search.num_simulations,
         "explore": args.explore,
         "sticky": args.sticky,

@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     try:
         restored = restore(args.workdir)
+        if restored.state is None:
+            raise ValueError(f"{args.workdir} holds a model without replay")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

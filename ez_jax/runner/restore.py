@@ -1,4 +1,4 @@
-"""Bringing a run back from its work directory, to look at it."""
+"""Bringing a run back from its work directory, or a model from a shared folder, to look at it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from ez_jax.envs import describe
 from ez_jax.networks import Network
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import abstract_state
+from ez_jax.runner import sharing
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.workdir import to_config
 from ez_jax.types import State
@@ -18,41 +19,53 @@ from ez_jax.types import State
 
 @dataclass(frozen=True)
 class Restored:
-    """A run brought back from its work directory."""
+    """A run brought back from its work directory, or a model from a shared folder."""
 
     config: Config
     agent: Agent  # without the extra loss terms of the run
-    state: State  # without frames, where the action log holds them
+    variables: Any  # of the network: `network.apply(variables, ...)`
+    env_steps: int
+    updates: int
+    state: State | None = None  # of a run; without frames, where the action log holds them
 
     @property
     def network(self) -> Network:
         """The model."""
         return self.agent.network
 
-    @property
-    def variables(self) -> Any:
-        """Variables of the network: `network.apply(variables, ...)`."""
-        return self.state.learner.variables
-
 
 def restore(workdir: str | Path) -> Restored:
-    """A finished or stopped run, for evaluation or a notebook, on one device of this machine.
+    """A finished or stopped run, or a shared model, for evaluation or a notebook, on one device of
+    this machine.
 
     Starts no emulator.
 
+    Args:
+      workdir: work directory of the run, or the folder that `sharing.export` made of it.
+
     Raises:
-      CheckpointError: no run, or its checkpoint is missing or damaged.
+      CheckpointError: no run and no model, or its file is missing or damaged.
     """
     workdir = Path(workdir)
+    if sharing.is_model(workdir):
+        model = sharing.load(workdir)
+        agent = make_agent(model.config)
+        return Restored(model.config, agent, model.variables, model.env_steps, model.updates)
     if not (workdir / "config.json").exists():
         raise CheckpointError(f"no run in {workdir}: {workdir / 'config.json'} is missing")
     checkpoints = Checkpoints(workdir)
     try:
         config = to_config(checkpoints.restore_meta()["config"])
-        task = describe(config.env, config.env.stack)
-        agent = Agent(config, Network(config.network, task.spec), active_losses(config))
+        agent, task = make_agent(config), describe(config.env, config.env.stack)
         # One device is enough to look; the number that trained need not be here.
         state = checkpoints.restore(abstract_state(agent, task.state), make_mesh(1))
     finally:
         checkpoints.close()
-    return Restored(config, agent, state)
+    counts = int(state.actor.env_steps), int(state.learner.updates)
+    return Restored(config, agent, state.learner.variables, *counts, state)
+
+
+def make_agent(config: Config) -> Agent:
+    """The agent of a config, without extra loss terms."""
+    spec = describe(config.env, config.env.stack).spec
+    return Agent(config, Network(config.network, spec), active_losses(config))
