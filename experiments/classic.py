@@ -21,6 +21,7 @@ EXPECTED = {
     "CartPole-v1": "1 to 4 minutes on 2 cores",
     "Acrobot-v1": "about 6 minutes on 2 cores",
     "LunarLander-v3": "about half an hour on a core",
+    "Pendulum-v1": "about 25 minutes on a core",
     "pgx/minatar-breakout": "about 7 minutes on 2 cores",
     "drawn/jax/Catch": "about 9 minutes on a core",
     "drawn/pgx/minatar-breakout": "about half an hour on a core",

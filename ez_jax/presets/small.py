@@ -91,6 +91,21 @@ TASKS: dict[str, Changes] = {
         optimizer__schedule="cosine",
         cycle__updates_per_act=4,
     ),
+    # Vectors: a teacher's targets and twice the simulations for sixteen candidates. Weights times
+    # the ratio of densities, since one entry alone gives the best candidate no width.
+    "Pendulum-v1": dict(
+        env_steps=20_000,
+        search__num_simulations=32,
+        search__max_considered_actions=16,
+        search__policy_target="corrected",
+        target__discount=0.99,
+        target__value="td",
+        reanalyse__mode="teacher",
+        reanalyse__ratio=0.5,
+        loss__entropy=0.05,
+        optimizer__learning_rate=1e-3,
+        cycle__target_step_size=0.01,
+    ),
     "drawn/pgx/minatar-breakout": dict(env_steps=14_000),
     "pgx/minatar-breakout": dict(
         env_steps=50_000,
