@@ -50,6 +50,8 @@ class RunArgs:
     """Where everything is written; by default runs/<task>-<preset>-seed<seed>."""
     resume: bool = False
     """Go on from the newest checkpoint in the work directory, or begin if there is none."""
+    dry_run: bool = False
+    """Prints the settings, updates, FLOP and an estimate of the time, and begins nothing."""
     num_seeds: int = 1
     """Trains so many seeds, from --seed on, in one program; each has a folder seed<k> of its own in
     the work directory.
@@ -176,6 +178,11 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
             ):
                 if value < least:
                     raise ValueError(f"{name}={value} is out of range: it must be at least {least}")
+            if args.dry_run:
+                from ez_jax.runner.preview import preview
+
+                hosts.say(preview(config, args.num_seeds))
+                return hosts.finish(0)
             runs = [SeedRun(config, workdir)]
             if args.num_seeds > 1:
                 runs = seed_runs(config, workdir, args.num_seeds)

@@ -1,13 +1,15 @@
 """FLOP of a run: counted by hand where the network is small, and linear where it must be."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers.tiny import CATCH
+from helpers.tiny import CATCH, load_script
 
 from ez_jax.config import replace
 from ez_jax.envs import describe
-from ez_jax.presets import PRESETS
+from ez_jax.presets import PRESETS, classic
 from ez_jax.runner import spending
 
 
@@ -82,3 +84,22 @@ def test_a_time_that_is_too_short():
     spec = describe(config.env, config.env.stack).spec
     with pytest.raises(ValueError, match=r"hours=0.001 .* 100,000 steps need at least"):
         spending.fit(config, spec, 3.6, 1e11)
+
+
+def test_a_dry_run_shows_the_settings_and_the_cost(tmp_path, monkeypatch, capsys):
+    """Nothing is written; the FLOP are those of acts and updates."""
+    monkeypatch.setattr(spending, "matmul_rate", lambda: 1e11)
+    words = ["--env=CartPole-v1", f"--workdir={tmp_path / 'run'}", "--dry-run", "--env-steps=8000"]
+    assert load_script("classic").main(words) == 0
+    out = capsys.readouterr().out
+    shown, end = json.JSONDecoder().raw_decode(out)
+    assert shown["env_steps"] == 8000 and shown["env"]["id"] == "CartPole-v1"
+    config = classic("CartPole-v1", env_steps=8000)
+    total = of(config).total((8000 - 500) // 4, 4000)
+    rest = out[end:]
+    assert "8,000 steps, 4,000 updates" in rest and f"{total:.2g} FLOP" in rest
+    minutes = total / 1e11 / 0.5 / 60
+    assert f"{minutes:.2g} minutes to " in rest or f"{60 * minutes:.2g} seconds to " in rest
+    assert not (tmp_path / "run").exists()
+    assert load_script("classic").main(["--env=CartPole-v2", "--dry-run"]) == 2
+    assert "the nearest are" in capsys.readouterr().err
