@@ -50,9 +50,10 @@ def importers(library):
         ("envs", ("agent", "networks", "program", "runner", "cli")),
         ("lowering", ("agent", "networks", "program", "runner", "envs", "config", "types")),
         ("hosts", ("agent", "networks", "program", "runner", "envs", "config", "types", "cli")),
-        ("program", ("runner", "cli", "suite")),
-        ("runner", ("cli", "suite")),
-        ("suite", ("cli", "agent", "networks", "program")),
+        ("program", ("runner", "cli", "suite", "look")),
+        ("runner", ("cli", "suite", "look")),
+        ("look", ("cli", "suite", "program")),
+        ("suite", ("cli", "look", "agent", "networks", "program")),
     ],
 )
 def test_imports_run_downwards(folder, forbidden):

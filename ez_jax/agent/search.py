@@ -185,16 +185,48 @@ def search_from_root(
     variables: Any,
     key: Array,
     *,
+    actions: Actions | None = None,
+    **options: Any,
+) -> SearchOutput:
+    """Searches from any `mctx` root with any recurrent function; options as those of `search`.
+
+    Where `actions` are vectors the prior logits of the root are the policy head's outputs.
+    """
+    output, candidates = tree_from_root(
+        root, recurrent_fn, config, variables, key, actions=actions, **options
+    )
+    index, target = output.action.astype(jnp.int32), output.action_weights
+    if isinstance(actions, Continuous) and candidates is not None:
+        target = policy_target(actions, config, root.prior_logits, candidates, target, index)
+    return SearchOutput(
+        action=chosen(candidates, index),
+        policy=target,
+        search_value=output.search_tree.node_values[:, 0],
+        network_value=root.value,
+    )
+
+
+class Grown(NamedTuple):
+    """A search with its tree."""
+
+    output: mctx.PolicyOutput
+    candidates: Array | None  # [B, K, D] of the root, where actions are vectors
+
+
+def tree_from_root(
+    root: mctx.RootFnOutput,
+    recurrent_fn: Callable,
+    config: SearchConfig,
+    variables: Any,
+    key: Array,
+    *,
     explore: bool,
     temperature: Array | float = 1.0,
     num_simulations: int | None = None,
     legal: Array | None = None,
     actions: Actions | None = None,
-) -> SearchOutput:
-    """Searches from any `mctx` root with any recurrent function; arguments as those of `search`.
-
-    Where `actions` are vectors the prior logits of the root are the policy head's outputs.
-    """
+) -> Grown:
+    """`search_from_root` as mctx returns it."""
     head, candidates = root.prior_logits, None
     if isinstance(actions, Continuous):
         key, draw_key = jax.random.split(key)
@@ -213,15 +245,7 @@ def search_from_root(
         num_simulations or allowed.simulations,
         invalid_actions=None if legal is None else ~legal,
     )
-    index, target = output.action.astype(jnp.int32), output.action_weights
-    if isinstance(actions, Continuous) and candidates is not None:
-        target = policy_target(actions, config, head, candidates, target, index)
-    return SearchOutput(
-        action=chosen(candidates, index),
-        policy=target,
-        search_value=output.search_tree.node_values[:, 0],
-        network_value=root.value,
-    )
+    return Grown(output, candidates)
 
 
 def _gumbel_policy(

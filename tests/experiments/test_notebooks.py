@@ -7,7 +7,11 @@ from ipykernel.kernelspec import install
 from nbclient import NotebookClient
 
 FIGURE, VIDEO = "image/png", "<video"
-PRODUCES = {"quickstart": {"curves": FIGURE, "video": VIDEO}, "loss_variants": {"compare": FIGURE}}
+PRODUCES = {
+    "quickstart": {"curves": FIGURE, "video": VIDEO},
+    "loss_variants": {"compare": FIGURE},
+    "look_inside": {"values": FIGURE, "tree": FIGURE, "policy": FIGURE, "rewards": FIGURE},
+}
 
 
 def load(name: str) -> nbformat.NotebookNode:

@@ -1,0 +1,96 @@
+"""One game, with everything that the model believed on the way."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ez_jax.agent.search import search
+from ez_jax.envs import make
+from ez_jax.envs.seeds import evaluation_seeds
+from ez_jax.networks import Prediction, encode, infer
+from ez_jax.observations import observation_shape, push_frame
+from ez_jax.runner.restore import Restored
+
+
+class Game(NamedTuple):
+    """T steps of a game; the last observation is the one after them."""
+
+    observation: np.ndarray  # [T + 1, ..., S * C] as the network takes them
+    action: np.ndarray  # [T] or [T, D]
+    reward: np.ndarray  # [T] raw
+    returns: np.ndarray  # [T] discounted, of the rewards that followed
+    network_value: np.ndarray  # [T]
+    search_value: np.ndarray  # [T]
+    policy: np.ndarray  # [T, P] outputs of the policy head
+    target: np.ndarray  # [T, P] what the policy would learn of the search
+
+
+def play(
+    model: Restored,
+    *,
+    max_steps: int = 1000,
+    num_simulations: int | None = None,
+    env: Any = None,
+) -> Game:
+    """Plays the first evaluation game, or a part of it, by the best action of noiseless searches.
+
+    Args:
+      model: see `restore`.
+      max_steps: of a game that does not end before.
+      num_simulations: instead of the training's.
+      env: one environment, by default the task's own.
+    """
+    config, network = model.config, model.network
+    env = env or make(config.env, evaluation_seeds(1), training=False)
+    spec = env.spec(config.env.stack)
+
+    @jax.jit
+    def look(variables, observation, legal):
+        found = search(
+            network,
+            config,
+            variables,
+            jax.random.key(0),
+            observation,
+            explore=False,
+            temperature=0.0,
+            num_simulations=num_simulations,
+            legal=legal,
+        )
+        state = encode(network, variables, observation)
+        prediction: Prediction = infer(network, variables, "predict", state)
+        return found, prediction.policy_logits
+
+    timestep = env.reset()
+    shape = (1, *observation_shape(spec))
+    stack = push_frame(jnp.zeros(shape, spec.frame_dtype), timestep.frame, timestep.first)
+    seen, steps = [np.asarray(stack[0])], []
+    for _ in range(max_steps):
+        found, policy = look(model.variables, stack, timestep.legal)
+        action = np.asarray(found.action)
+        timestep = env.step(action)
+        stack = push_frame(stack, timestep.frame, timestep.first)
+        steps.append(
+            (
+                action[0],
+                float(timestep.score[0]),
+                float(found.network_value[0]),
+                float(found.search_value[0]),
+                np.asarray(policy[0]),
+                np.asarray(found.policy[0]),
+            )
+        )
+        seen.append(np.asarray(stack[0]))
+        if timestep.game_over[0]:
+            break
+    columns = [np.array(column) for column in zip(*steps)]
+    action, reward, network_value, search_value, policy, target = columns
+    returns = np.zeros(len(reward))
+    following = 0.0
+    for step in range(len(reward) - 1, -1, -1):
+        following = returns[step] = reward[step] + config.target.discount * following
+    return Game(
+        np.stack(seen), action, reward, returns, network_value, search_value, policy, target
+    )

@@ -1,0 +1,107 @@
+"""A trained model of Catch, looked at: what it believes is what happens."""
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers.tiny import ROOT
+
+from ez_jax import restore
+from ez_jax.look import (
+    draw_policies,
+    draw_rewards,
+    draw_tree,
+    draw_values,
+    dream,
+    grow,
+    nearest,
+    play,
+    principal_line,
+)
+from ez_jax.look.tree import Node
+
+
+@pytest.fixture(scope="module")
+def model():
+    return restore(ROOT / "experiments" / "models" / "catch")
+
+
+@pytest.fixture(scope="module")
+def game(model):
+    return play(model)
+
+
+def test_the_shipped_model_catches(model, game):
+    """Nine steps, a reward of 1 at the end; the returns are its discounted value."""
+    assert game.action.shape == game.reward.shape == (9,)
+    assert game.reward.tolist() == [0.0] * 8 + [1.0]
+    discount = model.config.target.discount
+    np.testing.assert_allclose(game.returns, discount ** np.arange(8, -1, -1))
+    assert game.observation.shape == (10, *game.observation.shape[1:])
+    for value in (game.network_value, game.search_value):  # 1,500 updates: on their way to 1
+        assert value.shape == (9,) and value.min() > 0 and value.max() < 1.1
+    assert game.target.shape == game.policy.shape == (9, 3)
+    np.testing.assert_allclose(game.target.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_tree(model, game):
+    """Visits of children add up to those of their parent without its own; Q is of the child."""
+    nodes = grow(model, game.observation[2], num_simulations=16)
+    root, *others = nodes
+    assert (root.parent, root.depth, root.visits) == (-1, 0, 17)
+    assert len(nodes) == len({node.number for node in nodes})
+    for node in nodes:
+        children = [child for child in others if child.parent == node.number]
+        assert sum(child.visits for child in children) == node.visits - 1
+        assert all(child.depth == node.depth + 1 for child in children)
+        assert sum(child.prior for child in children) <= 1 + 1e-5
+    discount = model.config.target.discount
+    for node in others:
+        assert node.q == pytest.approx(node.reward + discount * node.value, abs=1e-6)
+    # The root's value is the mean of the network's and of all that was backed up.
+    backed = sum(n.visits * n.q for n in others if n.parent == 0)
+    assert root.value == pytest.approx((game.network_value[2] + backed) / 17, abs=1e-3)
+    line = principal_line(nodes)
+    assert line[0] == 0 and len(line) > 2
+    by_number = {node.number: node for node in nodes}
+    assert all(by_number[b].parent == a for a, b in itertools.pairwise(line))
+
+
+def test_the_principal_line_by_hand():
+    def node(number, parent, visits, q):
+        return Node(number, parent, 0, 0, visits, 0.5, 0.0, q, q)
+
+    nodes = [node(0, -1, 9, 0), node(1, 0, 4, 0.1), node(2, 0, 4, 0.3)]
+    nodes += [node(3, 2, 3, 0), node(4, 1, 3, 1)]
+    assert principal_line(nodes) == [0, 2, 3]
+
+
+def test_a_dream_of_the_last_steps(model, game):
+    """The model foresees the reward, and its states are nearest to the frames that came."""
+    dreamt = dream(model, game, 6)
+    assert dreamt.state.shape[0] == 4 and dreamt.value.shape == (4,)  # the end is near
+    assert dreamt.real_reward.tolist() == [0, 0, 1]
+    np.testing.assert_allclose(dreamt.reward, dreamt.real_reward, atol=0.1)
+    assert dreamt.value[0] == pytest.approx(game.network_value[6], abs=1e-4)
+    for start in (2, 4):
+        states = dream(model, game, start, 3).state[1:]
+        assert nearest(model, game, states).tolist() == [start + 1, start + 2, start + 3]
+    with pytest.raises(ValueError, match="start=9 is out of range: the game has 9 steps"):
+        dream(model, game, 9)
+
+
+def test_pictures(model, game, tmp_path):
+    dreams = [dream(model, game, step) for step in range(0, 9, 2)]
+    nodes = grow(model, game.observation[0])
+    for number, figure in enumerate(
+        (
+            draw_tree(nodes, ["left", "stay", "right"]),
+            draw_values(game),
+            draw_policies(model, game, 3),
+            draw_rewards(dreams),
+        )
+    ):
+        figure.savefig(tmp_path / f"{number}.png")
+        assert (tmp_path / f"{number}.png").stat().st_size > 3000
+    texts = [text.get_text() for text in draw_tree(nodes).axes[0].texts]
+    assert sum(text.startswith("N ") for text in texts) == len(nodes)
