@@ -303,5 +303,3 @@ def test_every_training_command_of_the_readme_is_understood(atari100k):
     configs = [atari100k.parse(shlex.split(words)).config for words in commands]
     for config in configs:
         validate(config)
-    # The plain command and the four ablations are five different computations.
-    assert len({json.dumps(to_dict(config)) for config in configs}) == 5

@@ -15,7 +15,6 @@ from ez_jax.runner import checkpoint
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.metrics import read_metrics
 from ez_jax.runner.provenance import provenance
-from ez_jax.runner.tables import read
 
 SHORT = replace(CARTPOLE, env_steps=244, cycle__final_updates=2)
 
@@ -95,20 +94,6 @@ def test_metrics_in_all_their_forms(tmp_path):
         f"seed{seed}": [{"seed": seed, **row} for row in rows] for seed in (3, 4)
     }
     assert read_metrics(tmp_path / "nothing") == read_metrics(tmp_path) == {}
-
-
-def test_tables_read_archives(tmp_path):
-    runs = [
-        {"variant": name, "seed": seed, "config": {}, "result": {"seed": seed, "eval_mean": 1.0}}
-        for name, seed in (("a", 1), ("a", 0), ("b", 0))
-    ]
-    runs.append({"variant": "stopped", "seed": 0, "config": {}, "result": None})
-    (tmp_path / "runs.json").write_text(json.dumps(runs))
-    found = read([tmp_path])
-    assert [(row.name, [r["seed"] for r in row.results]) for row in found] == [
-        ("a", [0, 1]),
-        ("b", [0]),
-    ]
 
 
 def test_provenance_of_a_copied_package(monkeypatch):

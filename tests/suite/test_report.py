@@ -108,6 +108,20 @@ def test_refusals(atari, capsys):
     assert "whole holds seed 1 of Pong twice" in capsys.readouterr().err
 
 
+def test_variants_of_an_archive_are_sets(tmp_path):
+    runs = [
+        {"variant": name, "seed": seed, "result": {"game": "Pong", "seed": seed, "eval_mean": 1.0}}
+        for name, seed in (("a", 1), ("a", 0), ("b", 0))
+    ]
+    runs.append({"variant": "stopped", "seed": 0, "config": {}, "result": None})
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    found = collect([tmp_path])
+    assert {name: [run.seed for run in runs] for name, runs in found.items()} == {
+        "a": [0, 1],
+        "b": [0],
+    }
+
+
 def test_archives_are_read(tmp_path):
     """A study of this repository: its table and curves, from the raw files."""
     script = load_script("report")

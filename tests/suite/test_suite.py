@@ -9,6 +9,7 @@ import time
 import pytest
 from helpers.tiny import command, load_script
 
+from ez_jax.config import to_dict
 from ez_jax.presets import PRESETS, classic
 from ez_jax.suite import jobs as jobs_lib
 from ez_jax.suite import published
@@ -65,6 +66,8 @@ def test_the_benchmark_and_the_studies(suite):
     games = sorted(published.ATARI)
     assert len(games) == 26 and len(found) == 26 * 5
     assert [job.task for job in found[::5]] == games
+    # The whole and the four ablations are five different computations.
+    assert len({json.dumps(to_dict(job.config)) for job in found[:5]}) == 5
     assert all(job.config.env.id == f"{job.task}-v5" for job in found)
 
 
