@@ -84,8 +84,6 @@ class Args:
     """Runs beside each other on this machine."""
     dry_run: bool = False
     """Lists the runs, and makes none."""
-    settings: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """Filled by this command: the settings for every run."""
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -152,8 +150,12 @@ def command_of(task: str) -> list[str]:
     return ["classic.py", f"--env={task}"]
 
 
-def list_jobs(args: Args) -> Iterator[Job]:
+def list_jobs(args: Args, settings: Sequence[str]) -> Iterator[Job]:
     """All runs, seed by seed, so that each set has one seed before any has two.
+
+    Args:
+      args: of the command.
+      settings: words of the command line for every run.
 
     Raises:
       ValueError: a task, preset, switch or setting is bad.
@@ -173,7 +175,7 @@ def list_jobs(args: Args) -> Iterator[Job]:
             scripts[name] = load(name)
         whole, chosen = None, [] if preset == "auto" else [f"--preset={preset}"]
         for switch in switches:
-            words = [option, *chosen, *args.settings, *switched(switch)]
+            words = [option, *chosen, *settings, *switched(switch)]
             if (config := configs.get((name, preset, switch))) is None:
                 config = scripts[name].parse(words).config
             if name == "atari100k.py":  # its presets are the same for all games
@@ -195,14 +197,13 @@ def list_jobs(args: Args) -> Iterator[Job]:
 def main(argv: list[str] | None = None) -> int:
     mine, settings = split(sys.argv[1:] if argv is None else argv)
     args = tyro.cli(Args, args=mine, description=__doc__)
-    args = dataclasses.replace(args, settings=tuple(settings))
     from ez_jax.runner.setup import quiet  # not for --help, which answers at once
 
     quiet()
     try:
         if args.jobs < 1 or args.num_seeds < 1:
             raise ValueError("jobs and num-seeds must be at least 1")
-        jobs = list(list_jobs(args))
+        jobs = list(list_jobs(args, settings))
         if args.dry_run:
             for job in jobs:
                 print("done" if finished(job) else "to do", "python", *job.command)
@@ -213,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     from ez_jax.suite.overview import Overview
 
-    with Overview(jobs) as overview:
+    with Overview() as overview:
         ended = work(jobs, args.workdir, at_once=args.jobs, show=overview.show, say=overview.say)
     done = sum(finished(job) is not None for job in jobs)
     print(

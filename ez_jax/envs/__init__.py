@@ -14,6 +14,7 @@ from ez_jax.envs.registry import (
     describe,
     dmc_task,
     has_limit,
+    is_control,
     make,
     register,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "dmc_task",
     "has_limit",
     "is_atari",
+    "is_control",
     "make",
     "register",
 ]

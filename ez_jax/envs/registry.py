@@ -28,6 +28,8 @@ FUNCTIONAL: dict[str, Callable[[], Environment]] = {
 DRAWN = "drawn/"
 """In front of the id of a pure environment with boards: the same as images."""
 LIBRARIES = ("gymnax", "pgx")
+CONTROL = "envpool.mujoco.dmc"
+"""EnvPool's module of DeepMind Control."""
 GYMNASIUM = "gymnasium/"
 """In front of an id of Gymnasium."""
 
@@ -180,6 +182,11 @@ def _functional(task: str) -> Environment | None:
     return Gymnax(*gymnax.make(name)) if library == "gymnax" else Pgx(pgx.make(name))
 
 
+def is_control(task: str) -> bool:
+    """Whether an id is a task of DeepMind Control, whose returns lie between 0 and 1000."""
+    return registration.registry.specs.get(task, ("",))[0] == CONTROL
+
+
 def dmc_task(name: str) -> str:
     """EnvPool's id of a task of DeepMind Control, from its domain and task.
 
@@ -191,7 +198,7 @@ def dmc_task(name: str) -> str:
     """
     lower = {}
     for task, (module, *_) in registration.registry.specs.items():
-        if module == "envpool.mujoco.dmc":
+        if module == CONTROL:
             words = re.findall("[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", task.removesuffix("-v1"))
             lower["-".join(words).lower()] = task
     wanted = re.sub("[^a-z0-9]", "", name.lower())

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax.agent.transforms import logits_to_scalar
+from ez_jax.agent.search import make_recurrent_fn, make_root
 from ez_jax.look.game import Game
-from ez_jax.networks import Prediction, Step, encode, infer
+from ez_jax.networks import encode, infer
 from ez_jax.runner.restore import Restored
 
 
@@ -23,38 +23,33 @@ class Dream(NamedTuple):
 
 
 def dream(model: Restored, game: Game, start: int, steps: int = 5) -> Dream:
-    """Unrolls the model from one step of a game, no further than its end.
-
-    The value prefix starts anew where that of training does.
+    """Unrolls the model from one step of a game, no further than its end, as a search does.
 
     Raises:
       ValueError: the game has no such step.
     """
     if not 0 <= start < len(game.action):
         raise ValueError(f"start={start} is out of range: the game has {len(game.action)} steps")
-    network, variables = model.network, model.variables
-    actions = game.action[start : start + steps]
-    horizon = model.config.target.prefix_horizon if network.config.value_prefix else 1
-    state = encode(network, variables, jnp.asarray(game.observation[start : start + 1]))
-    memory, before = network.initial_memory(1), 0.0
-    states, rewards, values = [state], [], [_value(model, state)]
-    for depth, action in enumerate(actions):
-        if depth % horizon == 0:
-            memory, before = network.initial_memory(1), 0.0
-        step: Step = infer(network, variables, "step", state, memory, jnp.asarray(action)[None])
-        prefix = float(logits_to_scalar(step.prefix_logits)[0])
-        rewards.append(prefix - before)
-        state, memory, before = step.state, step.memory, prefix if horizon > 1 else 0.0
-        states.append(state)
-        values.append(_value(model, state))
-    real = game.reward[start : start + len(actions)]
-    stacked = np.concatenate([np.asarray(s) for s in states])
-    return Dream(start, stacked, np.array(rewards), real, np.array(values))
-
-
-def _value(model: Restored, state: jax.Array) -> float:
-    prediction: Prediction = infer(model.network, model.variables, "predict", state)
-    return float(logits_to_scalar(prediction.value_logits)[0])
+    config, variables = model.config, model.variables
+    step = make_recurrent_fn(model.network, config)
+    observation = jnp.asarray(game.observation[start : start + 1])
+    root = make_root(model.network, variables, observation, config.search.embedding_dtype)
+    node, values, rewards = root.embedding, [root.value], []
+    states = [node.state]
+    for action in game.action[start : start + steps]:
+        # The action itself, not one of the candidates that a search would draw.
+        chosen = jnp.asarray(action)[None]
+        output, node = step(variables, jax.random.key(0), chosen, node._replace(candidates=None))
+        states.append(node.state)
+        rewards.append(output.reward)
+        values.append(output.value)
+    return Dream(
+        start,
+        np.concatenate(states),
+        np.concatenate(rewards),
+        game.reward[start : start + len(rewards)],
+        np.concatenate(values),
+    )
 
 
 def nearest(model: Restored, game: Game, states: np.ndarray) -> np.ndarray:

@@ -1,17 +1,42 @@
 """One game, with everything that the model believed on the way."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ez_jax.agent.search import search
+from ez_jax.agent.search import make_recurrent_fn, make_root, search_from_root
+from ez_jax.config import Config, replace
 from ez_jax.envs import make
 from ez_jax.envs.seeds import evaluation_seeds
-from ez_jax.networks import Prediction, encode, infer
+from ez_jax.lowering import jit
+from ez_jax.networks import Network
 from ez_jax.observations import observation_shape, push_frame
 from ez_jax.runner.restore import Restored
+
+
+@functools.cache
+def _compiled(network: Network, config: Config, simulations: int | None) -> Callable:
+    def look(variables, observation, legal):
+        root = make_root(network, variables, observation, config.search.embedding_dtype)
+        found = search_from_root(
+            root,
+            make_recurrent_fn(network, config),
+            config.search,
+            variables,
+            jax.random.key(0),
+            explore=False,
+            temperature=0.0,
+            num_simulations=simulations,
+            legal=legal,
+            actions=network.spec.actions,
+        )
+        return found, root.prior_logits
+
+    return jit(look)
 
 
 class Game(NamedTuple):
@@ -46,23 +71,7 @@ def play(
     env = env or make(config.env, evaluation_seeds(1), training=False)
     spec = env.spec(config.env.stack)
 
-    @jax.jit
-    def look(variables, observation, legal):
-        found = search(
-            network,
-            config,
-            variables,
-            jax.random.key(0),
-            observation,
-            explore=False,
-            temperature=0.0,
-            num_simulations=num_simulations,
-            legal=legal,
-        )
-        state = encode(network, variables, observation)
-        prediction: Prediction = infer(network, variables, "predict", state)
-        return found, prediction.policy_logits
-
+    look = _compiled(network, replace(config, seed=0), num_simulations)
     timestep = env.reset()
     shape = (1, *observation_shape(spec))
     stack = push_frame(jnp.zeros(shape, spec.frame_dtype), timestep.frame, timestep.first)

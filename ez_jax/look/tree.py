@@ -1,13 +1,36 @@
 """The tree of one search, node by node."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from ez_jax.agent.search import make_recurrent_fn, make_root, tree_from_root
+from ez_jax.config import Config, replace
+from ez_jax.lowering import jit
+from ez_jax.networks import Network
 from ez_jax.runner.restore import Restored
+
+
+@functools.cache
+def _compiled(network: Network, config: Config, explore: bool, simulations: int | None) -> Callable:
+    def search(variables, key, observation):
+        root = make_root(network, variables, observation, config.search.embedding_dtype)
+        return tree_from_root(
+            root,
+            make_recurrent_fn(network, config),
+            config.search,
+            variables,
+            key,
+            explore=explore,
+            temperature=0.0,
+            num_simulations=simulations,
+            actions=network.spec.actions,
+        ).output.search_tree.replace(embeddings=None, extra_data=None)
+
+    return jit(search)
 
 
 class Node(NamedTuple):
@@ -41,23 +64,7 @@ def grow(
       num_simulations: instead of the training's.
       seed: of the search's key.
     """
-    config, network = model.config, model.network
-
-    @jax.jit
-    def search(variables, key, observation):
-        root = make_root(network, variables, observation, config.search.embedding_dtype)
-        return tree_from_root(
-            root,
-            make_recurrent_fn(network, config),
-            config.search,
-            variables,
-            key,
-            explore=explore,
-            temperature=0.0,
-            num_simulations=num_simulations,
-            actions=network.spec.actions,
-        ).output.search_tree.replace(embeddings=None, extra_data=None)
-
+    search = _compiled(model.network, replace(model.config, seed=0), explore, num_simulations)
     grown = search(model.variables, jax.random.key(seed), observation[None])
     tree = jax.tree.map(lambda x: np.asarray(x[0]), grown)
     value = float(tree.node_values[0])

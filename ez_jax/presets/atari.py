@@ -66,6 +66,23 @@ CPU = replace(
     run__checkpoint_every=1000,
 )
 
+# What tasks differ in that are not Atari and whose observations are vectors: rewards as they are,
+# whole episodes, single frames, dense layers with LayerNorm; states after a terminal one are worth
+# nothing, as in MuZero.
+VECTORS: Changes = dict(
+    env__stack=1,
+    env__clip_rewards=False,
+    env__episodic_life=False,
+    env__max_episode_steps=0,
+    env__eval_max_episode_steps=0,
+    network__pools=0,
+    network__norm="layer",
+    target__absorbing=True,
+    loss__shift=0,
+    optimizer__name="adamw",
+    cycle__final_updates=0,
+)
+
 # The whole path in about a minute, to see that everything works; it learns nothing. Sizes of the
 # network are added, since they differ by the kind of observation.
 SHORT: Changes = dict(

@@ -1,39 +1,29 @@
 """Presets for states of DeepMind Control, by task."""
 
 from ez_jax.config import Config, replace
-from ez_jax.presets.atari import SHORT, V2, Changes
+from ez_jax.presets.atari import SHORT, V2, VECTORS, Changes
 
 # EfficientZero-V2 on states of DeepMind Control (its paper, table 2 and appendix, and the released
 # settings): rewards alone instead of a value prefix, one update a decision, two steps each.
 DMC = replace(
     V2,
+    **VECTORS,
     env__id="WalkerWalk-v1",
-    env__stack=1,
     env__action_repeat=2,
-    env__clip_rewards=False,
-    env__episodic_life=False,
-    env__max_episode_steps=0,
-    env__eval_max_episode_steps=0,
     network__channels=256,
     network__blocks=2,
     network__value_prefix=False,
     network__action_embedding=64,
-    network__pools=0,
     network__support=20,
     network__projection=512,
     network__predictor=128,
-    network__norm="layer",
     search__num_simulations=32,
     search__by_action_count=False,
     search__max_considered_actions=16,
     target__discount=0.997**2,
-    target__absorbing=True,
     loss__consistency=2.0,
     loss__entropy=5e-2,
-    loss__shift=0,
-    optimizer__name="adamw",
     optimizer__learning_rate=3e-4,
-    cycle__final_updates=0,
 )
 
 # The same sized for two CPU cores: a teacher's targets, few candidates, an update for two

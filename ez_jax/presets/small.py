@@ -1,37 +1,26 @@
 """The preset `classic` for small tasks, and the budgets of known ones."""
 
 from ez_jax.config import Config, replace
-from ez_jax.presets.atari import CPU, SHORT, V2, Changes
+from ez_jax.presets.atari import CPU, SHORT, V2, VECTORS, Changes
 
-# EfficientZero-V2 sized for small tasks and two CPU cores: dense layers with LayerNorm, AdamW, and
-# states after a terminal one worth nothing, as in MuZero.
+# EfficientZero-V2 sized for small tasks and two CPU cores.
 CLASSIC = replace(
     V2,
-    env__stack=1,
-    env__clip_rewards=False,
-    env__episodic_life=False,
-    env__max_episode_steps=0,
-    env__eval_max_episode_steps=0,
+    **VECTORS,
     network__channels=64,
-    network__pools=0,
     network__lstm=64,
     network__support=30,
     network__projection=64,
     network__predictor=32,
-    network__norm="layer",
     search__by_action_count=False,
     target__discount=0.997,
-    target__absorbing=True,
     reanalyse__mode="oldest",
     reanalyse__positions=64,
-    optimizer__name="adamw",
     optimizer__learning_rate=3e-3,
     optimizer__warmup_updates=200,
     cycle__batch_size=128,
     cycle__updates_per_act=2,
-    cycle__final_updates=0,
     cycle__warmup_steps=500,
-    loss__shift=0,
     run__checkpoint_every=2000,
 )
 

@@ -102,7 +102,7 @@ def work(
     show: Callable[[Sequence[Running], "Counts"], None] = lambda running, counts: None,
     say: Callable[[str], None] = print,
     claims: Claims | None = None,
-    poll_s: float = 0.5,
+    poll_s: float = 1.0,
 ) -> Ended:
     """Makes all runs that are not finished, until every one is or has failed.
 
@@ -118,6 +118,7 @@ def work(
       poll_s: seconds between two looks.
     """
     failed: dict[str, int] = {}
+    done: dict[str, dict[str, Any]] = {}  # results by name, which never change: read once each
     running: list[Running] = []
     signals: list[int] = []
     with claims or Claims(folder) as mine, _signals(signals.append):
@@ -126,19 +127,23 @@ def work(
                 running.remove(one)
                 one.output.close()
                 mine.release(one.job.workdir)
-                result = finished(one.job)
+                if (result := finished(one.job)) is not None:
+                    done[one.job.name] = result
                 if result is None:
                     failed[one.job.name] = one.process.returncode
                     said = f"failed with status {one.process.returncode}"
                     say(f"{one.job.name} {said}; see {one.job.workdir / OUTPUT}")
                 else:
                     say(f"{one.job.name}: {result['eval_mean']:.2f}")
-            names = {one.job.name for one in running}
-            left = [
-                job
-                for job in jobs
-                if job.name not in failed and job.name not in names and finished(job) is None
-            ]
+            busy = {one.job.name for one in running}
+            left = []
+            for job in jobs:
+                if job.name in failed or job.name in done or job.name in busy:
+                    continue
+                if (result := finished(job)) is not None:
+                    done[job.name] = result
+                else:
+                    left.append(job)
             if not left and not running:
                 break
             for job in left:
@@ -151,8 +156,8 @@ def work(
                     place = min(set(range(at_once)) - {one.place for one in running})
                     running.append(_start(job, place, at_once))
                     say(f"{job.name} begins")
-            done = sum(finished(job) is not None for job in jobs)
-            show(running, Counts(done, len(failed), len(jobs)))
+            seconds = sum(result.get("wall_s", 0.0) for result in done.values())
+            show(running, Counts(len(done), len(failed), len(jobs), seconds))
             time.sleep(poll_s)
         for one in running:
             one.process.send_signal(signal.SIGTERM)
@@ -168,6 +173,7 @@ class Counts(NamedTuple):
     done: int
     failed: int
     total: int
+    seconds: float  # that those which are done took together
 
 
 def _start(job: Job, place: int, at_once: int) -> Running:

@@ -7,17 +7,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ez_jax.suite.jobs import Counts, Job, Running, finished, progress
+from ez_jax.suite.jobs import Counts, Running, progress
 
 
 class Overview:
     """A live table where the screen is one, else a line for each event."""
 
-    def __init__(self, jobs: Sequence[Job], console: Console | None = None):
-        self._jobs = jobs
+    def __init__(self, console: Console | None = None):
         self._console = console or Console()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._seconds: list[float] = []  # of finished runs, which estimate the others
         self._shown = 0.0
 
     def __enter__(self) -> "Overview":
@@ -61,10 +59,9 @@ class Overview:
                 "-" if left is None else _time(left),
             )
         waiting = counts.total - counts.done - counts.failed - len(running)
-        known = [r["wall_s"] for job in self._jobs if (r := finished(job))]
         caption = f"{waiting} to come"
-        if known and running:
-            ahead = (remaining + waiting * sum(known) / len(known)) / len(running)
+        if counts.done and running:
+            ahead = (remaining + waiting * counts.seconds / counts.done) / len(running)
             caption += f", about {_time(ahead)} left"
         table.caption = caption
         return table

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ez_jax.envs import is_control
 from ez_jax.runner.scores import human_normalized
-from ez_jax.suite.published import CONTROL
 
 
 class Run(NamedTuple):
@@ -87,7 +87,7 @@ def unit(task: str) -> str:
     """What a score is normalised by: scores of different units are not averaged."""
     if human_normalized(task, 0.0) is not None:
         return "human-normalised score"
-    return "return / 1000" if task.removesuffix("-v1") in CONTROL else "return"
+    return "return / 1000" if is_control(task) else "return"
 
 
 def normalised(task: str, score: float) -> float:

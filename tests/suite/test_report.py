@@ -50,6 +50,8 @@ def test_scores_are_normalised_by_their_kind():
     assert unit("Pong") == "human-normalised score"
     assert normalised("Pong", 14.6) == 1 and normalised("Pong", -20.7) == 0
     assert unit("WalkerWalk-v1") == "return / 1000" and normalised("WalkerWalk-v1", 500) == 0.5
+    assert unit("PointMassEasy-v1") == "return / 1000"  # in no table of ours
+    assert unit("Pendulum-v1") == "return"
     assert unit("jax/Catch") == "return" and normalised("jax/Catch", -0.5) == -0.5
     assert published("Pong")["SPR"] == -5.9 and published("Pong")["EfficientZero"] == 20.1
     assert published("WalkerWalk-v1")["EfficientZero-V2"] == 944 and not published("jax/Catch")

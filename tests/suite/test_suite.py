@@ -29,8 +29,7 @@ def suite():
 
 def listed(suite, *words):
     mine, settings = suite.split(words)
-    args = suite.tyro.cli(suite.Args, args=mine)
-    return list(suite.list_jobs(suite.dataclasses.replace(args, settings=tuple(settings))))
+    return list(suite.list_jobs(suite.tyro.cli(suite.Args, args=mine), settings))
 
 
 def test_the_list(suite, tmp_path):
