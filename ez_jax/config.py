@@ -110,9 +110,9 @@ def _validate_together(config: Config) -> None:
                 f"network.patch={config.network.patch} is out of range: it must divide "
                 f"env.{name}={size}"
             )
-    if not all(0 <= share <= 1 for share in config.loss.entropy_target):
+    if not all(-5 <= share <= 1 for share in config.loss.entropy_target):
         shares = " ".join(map(str, config.loss.entropy_target))
-        raise ValueError(f"loss.entropy-target={shares} is out of range: both must be in [0, 1]")
+        raise ValueError(f"loss.entropy-target={shares} is out of range: both must be in [-5, 1]")
     if config.cycle.batch_size % config.network.norm_groups:
         raise ValueError(
             f"network.norm-groups={config.network.norm_groups} is out of range: it must divide "
