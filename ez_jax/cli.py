@@ -60,6 +60,10 @@ class RunArgs:
     """Devices to use, of this process; 0: all, of all processes."""
     local: bool = False
     """Runs in this process alone, whatever cluster the environment speaks of."""
+    wandb: bool = False
+    """Shows settings, curves and a video on Weights & Biases too (extra `wandb`; WANDB_PROJECT,
+    WANDB_MODE=offline and its other variables are read).
+    """
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
     """Modules that register environments of one's own, e.g. --import my_envs."""
     # The config's booleans take True or False; a bare flag is for switches of the program.
@@ -155,6 +159,7 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
     config, workdir = args.config, default_workdir(args, task, preset)
     from ez_jax import hosts
     from ez_jax.program.mesh import make_mesh
+    from ez_jax.runner.boards import check_wandb
     from ez_jax.runner.setup import setup
     from ez_jax.runner.stopping import Stopped
     from ez_jax.runner.train import run_together
@@ -178,6 +183,8 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
             ):
                 if value < least:
                     raise ValueError(f"{name}={value} is out of range: it must be at least {least}")
+            if args.wandb:
+                check_wandb()
             if args.dry_run:
                 from ez_jax.runner.preview import preview
 
@@ -191,6 +198,7 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
                 resume=args.resume,
                 preset=preset,
                 announce=announce,
+                wandb=args.wandb,
                 mesh=make_mesh(args.num_devices) if args.num_devices else None,
             )
     except Stopped as stopped:

@@ -226,7 +226,7 @@ class LossConfig:
     entropy_target: tuple[float, float] = (0.0, 0.0)
     """Least mean entropy of the policy, as shares of the uniform one's (log |A|, or D log 2) at the
     first and the last update: the entropy loss acts below it alone, in full a tenth of that below.
-    Entropies of vectors may be negative: a deviation of 0.1 has -1.3 D log 2. (0, 0): acts always."""
+    Entropies of vectors may be negative: a deviation of 0.1 has -1.3. (0, 0): acts always."""
     half_gradient: bool = True
     """Halve the gradient that enters each unrolled state."""
     shift: int = bounded(4, 0)

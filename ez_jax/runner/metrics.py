@@ -1,28 +1,28 @@
-"""`metrics.jsonl` and TensorBoard scalars: written each log interval, and read back."""
+"""`metrics.jsonl` and scalars of boards: written each log interval, and read back."""
 
 import gzip
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from tensorboardX import SummaryWriter
-
 from ez_jax import hosts
+from ez_jax.runner.boards import Board
 
 NAME = "metrics.jsonl"
 
 
 class MetricsFile:
-    """`metrics.jsonl` and TensorBoard events of one work directory, written by process 0.
+    """`metrics.jsonl` of one work directory, and the boards that show it, written by process 0.
 
     Resuming cuts the lines that were written after the checkpoint: they come again, the same but
     for times.
     """
 
-    def __init__(self, workdir: Path, updates: int):
+    def __init__(self, workdir: Path, updates: int, boards: Sequence[Board] = ()):
         self.path = Path(workdir) / NAME
+        self.boards = boards
         self._file: TextIO | None = None
         if not hosts.first():
             return
@@ -37,7 +37,6 @@ class MetricsFile:
                     kept.append(line + "\n")
         self.path.write_text("".join(kept))
         self._file = self.path.open("a")
-        self._board = SummaryWriter(str(workdir), purge_step=updates + 1)
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         """Writes one line; what is not finite becomes null."""
@@ -46,16 +45,28 @@ class MetricsFile:
         clean = {name: value if is_number(value) else None for name, value in row.items()}
         self._file.write(json.dumps(clean) + "\n")
         self._file.flush()
-        for name, value in clean.items():
-            if value is not None and name not in ("updates", "wall_s"):
-                tag = name if "/" in name else f"run/{name}"
-                self._board.add_scalar(tag, value, clean["updates"])
+        shown = {
+            name if "/" in name else f"run/{name}": value
+            for name, value in clean.items()
+            if value is not None and name not in ("updates", "wall_s")
+        }
+        for board in self.boards:
+            board.scalars(shown, int(row["updates"] or 0))
 
-    def close(self) -> None:
-        """Flushes and closes both."""
+    def result(self, result: Mapping[str, Any], video: Path | None) -> None:
+        """Shows the end of the run."""
+        for board in self.boards:
+            board.result(result, video)
+
+    def __enter__(self) -> "MetricsFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Flushes and closes all."""
         if self._file is not None:
             self._file.close()
-            self._board.close()
+        for board in self.boards:
+            board.close()
 
 
 def is_number(value: float | int | None) -> bool:

@@ -4,8 +4,8 @@
 program.
 """
 
+import contextlib
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from ez_jax import hosts
 from ez_jax.agent import acting
 from ez_jax.agent.losses import ExtraLosses
 from ez_jax.config import Config, differences
-from ez_jax.envs import Environments, PureEnvironments
 from ez_jax.program.loops import Loop, Update, make_loop
 from ez_jax.program.loops import train as follow_schedule
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import counters
-from ez_jax.runner import evaluation, watch
+from ez_jax.runner import watch
+from ez_jax.runner.boards import open_boards
 from ez_jax.runner.checkpoint import Checkpoints, newest_common, with_log, without_frames
+from ez_jax.runner.finish import finish_runs
 from ez_jax.runner.lock import locked
 from ez_jax.runner.metrics import MetricsFile
 from ez_jax.runner.progress import Progress
@@ -34,11 +35,9 @@ from ez_jax.runner.workdir import (
     RunError,
     SeedRun,
     check,
-    describe_losses,
     keep_results,
     seed_runs,
     settings,
-    write_atomically,
     write_config,
 )
 from ez_jax.types import State
@@ -87,6 +86,7 @@ def run_together(
     command: str | None = None,
     losses: ExtraLosses | None = None,
     evaluate_after: bool = True,
+    wandb: bool = False,
     mesh: Mesh | None = None,
     announce: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
@@ -99,6 +99,7 @@ def run_together(
       command: what started the run, for `result.json`.
       losses: extra loss terms, name to `(function, weight)`.
       evaluate_after: play the evaluation games at the end.
+      wandb: show the run on Weights & Biases as well as on TensorBoard.
       mesh: the devices to use, all by default.
       announce: called once everything has been checked.
     """
@@ -117,9 +118,14 @@ def run_together(
         hosts.say("".join(f"{note}\n" for note in checked.notes), end="")
         made = {}
         if checked.todo:
-            found = _run_rest(
-                checked.todo, checked.meta, preset, command, losses, evaluate_after, mesh
+            finish = functools.partial(
+                finish_runs,
+                preset=preset,
+                origin=provenance(command),
+                losses=losses,
+                evaluate=evaluate_after,
             )
+            found = _run_rest(checked.todo, checked.meta, losses, wandb, mesh, finish)
             made = {one.workdir: result for one, result in zip(checked.todo, found)}
         return [(made | checked.finished)[one.workdir] for one in runs]
 
@@ -127,16 +133,14 @@ def run_together(
 def _run_rest(
     runs: Sequence[SeedRun],
     meta: dict[str, Any] | None,
-    preset: str,
-    command: str | None,
     losses: ExtraLosses | None,
-    evaluate_after: bool,
+    wandb: bool,
     mesh: Mesh | None,
+    finish: Callable[..., list[dict[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """Trains and evaluates what is not finished; arguments as those of `run_together`."""
-    config, several = runs[0].config, len(runs) > 1
-    origin = provenance(command)
-    num_seeds = len(runs) if several else None
+    """Trains and finishes what is not finished; arguments as those of `run_together`."""
+    config = runs[0].config
+    num_seeds = len(runs) if len(runs) > 1 else None
     loop = hosts.together(
         lambda: make_loop(config, mesh or make_mesh(), losses=losses, num_seeds=num_seeds)
     )
@@ -151,37 +155,16 @@ def _run_rest(
         state = _restore(loop, checkpoints, meta["config"]["env_steps"])
         hosts.say("resumed at {:,} steps and {:,} updates".format(*counters(state)))
     clock = Clock(meta["wall_s"] if meta else 0.0)
-    state = train(loop, state, runs, checkpoints, clock, losses)
-    for saved in checkpoints:
-        saved.close()
-
-    trained_s, results, played = round(clock(), 1), [], None
-    # Pure environments can be played again: compiled once for all seeds. Emulators cannot.
-    if evaluate_after and hosts.first():
-        played = evaluation.make_evaluation_envs(config, config.run.eval_episodes)
-    for i, one in enumerate(runs):
-        learner, actor = watch.of_seed((state.learner, watch.small(state.actor)), i, several)
-        result = {
-            "game": evaluation.game_name(config),
-            "preset": preset,
-            "seed": one.config.seed,
-            "env_steps": int(actor.env_steps),
-            "updates": int(learner.updates),
-            "seeds_together": len(runs),
-            "train_wall_s": trained_s,
-        }
-        result |= watch.spent(loop.stages, actor, int(learner.updates), len(runs), trained_s)
-        if losses:
-            result["extra_losses"] = describe_losses(losses)
-        if evaluate_after:
-            env = played if i == 0 or isinstance(played, PureEnvironments) else None
-            evaluate = functools.partial(_evaluate_into, loop, one, learner.variables, env)
-            result |= hosts.agree(evaluate)
-        results.append(result)
-    for one, result in zip(runs, results):
-        result |= {"wall_s": round(clock(), 1), **origin}
-        write_atomically(one.workdir / "result.json", json.dumps(result, indent=2) + "\n")
-    return results
+    with contextlib.ExitStack() as stack:
+        files, updates = [], counters(state)[1]
+        for one in runs:
+            opening = functools.partial(open_boards, one.workdir, updates, wandb)
+            boards = hosts.together(lambda: opening(settings(one.config, losses)))
+            files.append(stack.enter_context(MetricsFile(one.workdir, updates, boards)))
+        state = train(loop, state, runs, checkpoints, files, clock, losses)
+        for saved in checkpoints:
+            saved.close()
+        return finish(loop, runs, state, files, clock)
 
 
 def train(
@@ -189,12 +172,12 @@ def train(
     state: State,
     runs: Sequence[SeedRun],
     checkpoints: Sequence[Checkpoints],
+    files: Sequence[MetricsFile],
     clock: Clock,
     losses: ExtraLosses | None = None,
 ) -> State:
     """Follows the schedule to its end, with metrics, checkpoints and an orderly stop."""
     config, several = loop.stages.config, len(runs) > 1
-    files = [MetricsFile(one.workdir, counters(state)[1]) for one in runs]
     pending: list[Update] = []  # whose losses were not looked at yet
     warned: list[str] = []
     read_back = False
@@ -244,30 +227,26 @@ def train(
     goal = config.env_steps, config.total_updates, watch.peak_rate(loop.stages)
     logged = saved = counters(state)[1]
     with Progress(*goal) as progress, StopRequest(config.run.stuck_after) as stop:
-        try:
+        status(state)
+        for state, updates in follow_schedule(loop, state):  # noqa: B020 (consumed in turn)
+            for update in updates:
+                pending.append(update)
+                if update.number // config.run.log_every > logged // config.run.log_every:
+                    log(state, update)
+                    logged = update.number
             status(state)
-            for state, updates in follow_schedule(loop, state):  # noqa: B020 (consumed in turn)
-                for update in updates:
-                    pending.append(update)
-                    if update.number // config.run.log_every > logged // config.run.log_every:
-                        log(state, update)
-                        logged = update.number
-                status(state)
-                steps, done = counters(state)
-                if stop.end_of_cycle():
-                    save(state)
-                    raise Stopped(
-                        f"stopped and saved at {steps:,} steps and {done:,} updates; "
-                        "go on with the same command and --resume",
-                        stop.status,
-                    )
-                if done // config.run.checkpoint_every > saved // config.run.checkpoint_every:
-                    save(state)
-                saved = done
-            save(state)
-        finally:
-            for file in files:
-                file.close()
+            steps, done = counters(state)
+            if stop.end_of_cycle():
+                save(state)
+                raise Stopped(
+                    f"stopped and saved at {steps:,} steps and {done:,} updates; "
+                    "go on with the same command and --resume",
+                    stop.status,
+                )
+            if done // config.run.checkpoint_every > saved // config.run.checkpoint_every:
+                save(state)
+            saved = done
+        save(state)
     return state
 
 
@@ -279,22 +258,3 @@ def _restore(loop: Loop, checkpoints: Sequence[Checkpoints], env_steps: int) -> 
     length = stages.abstract.actor.action_log.shape[0]
     states = [with_log(state, length) for state in states]
     return loop.regenerate(stages.stack_seeds(states) if stages.seeds else states[0])
-
-
-def _evaluate_into(
-    loop: Loop, one: SeedRun, variables: Any, env: Environments | None
-) -> dict[str, Any]:
-    config = one.config
-    print(f"evaluating {config.run.eval_episodes} episodes of seed {config.seed}", flush=True)
-    # Away from the mesh: evaluation is one batch on one device.
-    variables = jax.device_put(jax.device_get(variables), jax.local_devices()[0])
-    found = evaluation.evaluate(
-        loop.stages.network,
-        config,
-        variables,
-        episodes=config.run.eval_episodes,
-        simulations=config.run.eval_simulations or None,
-        env=env,
-    )
-    evaluation.write_episodes(one.workdir / "eval.csv", found)
-    return evaluation.summary(config, found)

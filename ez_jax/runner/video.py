@@ -22,9 +22,7 @@ def check_video(config: Config, path: Path) -> None:
     Raises:
       ValueError: the task has no frames to show, or the file no name that tells its format.
     """
-    spec = describe(config.env, config.env.stack).spec
-    image = len(spec.frame_shape) == 3 and spec.frame_shape[-1] in (1, 3)
-    if not image or np.dtype(spec.frame_dtype) != np.uint8:
+    if not shows_frames(config):
         raise ValueError(f"{config.env.id} has no images of bytes: there are no frames to show")
     if path.suffix not in VIDEOS:
         raise ValueError(f"the name of a video ends in {', '.join(VIDEOS)}, not as {path.name}")
@@ -32,6 +30,13 @@ def check_video(config: Config, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot make {path.parent}: {error.strerror}") from error
+
+
+def shows_frames(config: Config) -> bool:
+    """Whether the task has frames to show: images of bytes, grey or in colour."""
+    spec = describe(config.env, config.env.stack).spec
+    image = len(spec.frame_shape) == 3 and spec.frame_shape[-1] in (1, 3)
+    return image and np.dtype(spec.frame_dtype) == np.uint8
 
 
 def record_video(config: Config, actions: list[np.ndarray], path: Path) -> None:

@@ -199,7 +199,7 @@ def test_target_of_the_entropy_falls_with_the_updates():
     found = [float(targets.entropy_target(config, jnp.asarray(u))) for u in (0, total // 2, total)]
     np.testing.assert_allclose(found, [0.8, 0.5, 0.2], rtol=1e-2)
     assert targets.entropy_target(CONFIG, jnp.asarray(0)) is None
-    for wrong in ((1.1, 0.5), (0.5, -0.1)):
+    for wrong in ((1.1, 0.5), (0.5, -5.1)):
         with pytest.raises(ValueError, match=r"loss.entropy-target=.* must be in \[-5, 1\]"):
             validate(replace(CONFIG, loss__entropy_target=wrong))
 
