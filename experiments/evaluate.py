@@ -1,9 +1,10 @@
 """Plays games with a trained run's newest checkpoint: scores, and a video of the first game.
 
-python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --simulations=50 --video=pong.mp4
+python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --simulations=50 --video=pong.mp4 --beliefs
 python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --sticky=0.25
 """
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import tyro
 from ez_jax import restore, setup
 from ez_jax.cli import import_modules
 from ez_jax.config import replace, validate
+from ez_jax.look import Panel, play
 from ez_jax.runner.evaluation import evaluate, game_name, summary, write_episodes
 from ez_jax.runner.provenance import provenance
 from ez_jax.runner.video import check_video, record_video
@@ -42,6 +44,8 @@ class Args:
     """Ends a game after so many agent steps; 0: as the run's config says."""
     video: Path | None = None
     """Writes the first game here, e.g. pong.mp4."""
+    beliefs: bool = False
+    """Draws values, policies and the score beside the frames of the video."""
     output: Path | None = None
     """Writes the scores (.csv) and beside them their summary (.json) here; by default into the work
     directory, under a name that tells the options.
@@ -69,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(
                 "--episodes must be at least 1, --simulations and --max-steps at least 0"
             )
+        if args.beliefs and not args.video:
+            raise ValueError("--beliefs draws into a video: give --video too")
         restored = restore(args.workdir)
         config = restored.config
         if args.video:
@@ -109,7 +115,13 @@ def main(argv: list[str] | None = None) -> int:
     output.with_suffix(".json").write_text(json.dumps(result | provenance(), indent=2) + "\n")
     print(f"scores: {output.with_suffix('.csv')}")
     if args.video:
-        record_video(config, found.actions, args.video)
+        panel = None
+        if args.beliefs:
+            model = dataclasses.replace(restored, config=config)
+            simulations = args.simulations or None
+            game = play(model, num_simulations=simulations, actions=found.actions)
+            panel = Panel(game, restored.network.spec.actions)
+        record_video(config, found.actions, args.video, beside=panel)
         print(f"video of the first game: {args.video}")
     return 0
 

@@ -11,7 +11,7 @@ import envpool
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs.spaces import Frames, Moves, check_spaces, host_step
+from ez_jax.envs.spaces import Frames, Moves, check_spaces, host_step, learned_reward
 from ez_jax.types import EnvSpec, TimeStep
 
 
@@ -49,7 +49,7 @@ class EnvPool:
         self._frames = Frames(self._pool.observation_space)
         self._moves = Moves(self._pool.action_space, config.action_slots)
         self._lives_end = training and config.episodic_life and self.is_atari
-        self._clip = training and config.clip_rewards
+        self._config = config
         self._ended = np.zeros(len(seeds), bool)
         self._lives = np.zeros(len(seeds), np.int32)
         self.num_envs = len(seeds)
@@ -99,7 +99,7 @@ class EnvPool:
         # The forced no-op after a lost life can itself lose the game: then this frame starts
         # nothing and ends again.
         self._ended = np.where(ignored, game_over, terminated | truncated)
-        reward = np.where(ignored, 0, np.sign(score) if self._clip else score).astype(np.float32)
+        reward = np.where(ignored, 0, learned_reward(self._config, score)).astype(np.float32)
         discount = np.where(terminated & ~ignored, 0, 1).astype(np.float32)
         return host_step(
             self._frames(frame),

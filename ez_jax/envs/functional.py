@@ -9,6 +9,7 @@ import numpy as np
 
 from ez_jax.actions import Actions, Continuous, Discrete
 from ez_jax.config import EnvConfig
+from ez_jax.envs.spaces import learned_reward
 from ez_jax.observations import UNIT, check_image, is_image, to_frame
 from ez_jax.types import Array, EnvSpec, PRNGKey, TimeStep
 
@@ -191,7 +192,7 @@ class JaxEnvs:
         if training:
             check_values(environment, jax.random.key(0))
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
-        self._clip = training and config.clip_rewards
+        self._config = config
         self._repeat = config.action_repeat
         self.num_envs = len(seeds)
         self._start = jax.jit(functools.partial(start, environment))
@@ -232,7 +233,7 @@ class JaxEnvs:
         score = jnp.where(first, 0.0, step.reward).astype(jnp.float32)
         return EnvState(inner, key, last, length), TimeStep(
             frame=to_frame(observation, bounds(self._environment)),
-            reward=jnp.sign(score) if self._clip else score,
+            reward=learned_reward(self._config, score, jnp),
             discount=jnp.where(terminated, 0.0, 1.0),
             last=last,
             first=first,

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs.spaces import Frames, Moves, check_spaces, host_step
+from ez_jax.envs.spaces import Frames, Moves, check_spaces, host_step, learned_reward
 from ez_jax.types import EnvSpec, TimeStep
 
 
@@ -32,7 +32,7 @@ class Gymnasium:
         self._frames = Frames(self._env.single_observation_space)
         self._moves = Moves(self._env.single_action_space, config.action_slots)
         self._seeds = seeds
-        self._clip = training and config.clip_rewards
+        self._config = config
         self._ended = np.zeros(len(seeds), bool)
         self.num_envs = len(seeds)
 
@@ -53,7 +53,7 @@ class Gymnasium:
         first, last = self._ended, terminated | truncated
         self._ended = last
         score = np.where(first, 0, score).astype(np.float32)
-        reward = np.sign(score) if self._clip else score
+        reward = learned_reward(self._config, score)
         discount = np.where(terminated, 0, 1).astype(np.float32)
         return host_step(self._frames(observation), reward, discount, last, first, score, last)
 

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ez_jax.config import EnvConfig
 from ez_jax.observations import UNIT, check_image, to_frame
 from ez_jax.types import EnvSpec, TimeStep
 
@@ -18,6 +19,17 @@ GOALS = {"achieved_goal", "desired_goal", "privileged_state"}
 def host_step(*fields: np.ndarray) -> TimeStep:
     """A time step of host arrays: the stages put them on the devices."""
     return TimeStep(*cast(Any, fields))
+
+
+def learned_reward(config: EnvConfig, score: Any, xp: Any = np) -> Any:
+    """What training sees of scores: their sign, or a multiple of them.
+
+    Args:
+      config: of the task.
+      score: of steps, `[N]`.
+      xp: the arrays' module, `numpy` or `jax.numpy`.
+    """
+    return xp.sign(score) if config.clip_rewards else score * xp.float32(config.reward_scale)
 
 
 class Frames:

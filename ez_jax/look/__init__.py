@@ -8,6 +8,7 @@ draw_tree(nodes)
 
 from ez_jax.look.dream import Dream, dream, nearest
 from ez_jax.look.game import Game, play
+from ez_jax.look.panel import Panel
 from ez_jax.look.pictures import draw_policies, draw_rewards, draw_tree, draw_values
 from ez_jax.look.tree import Node, grow, principal_line
 
@@ -15,6 +16,7 @@ __all__ = [
     "Dream",
     "Game",
     "Node",
+    "Panel",
     "draw_policies",
     "draw_rewards",
     "draw_tree",

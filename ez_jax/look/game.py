@@ -1,7 +1,7 @@
 """One game, with everything that the model believed on the way."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +44,8 @@ class Game(NamedTuple):
 
     observation: np.ndarray  # [T + 1, ..., S * C] as the network takes them
     action: np.ndarray  # [T] or [T, D]
-    reward: np.ndarray  # [T] raw
+    score: np.ndarray  # [T] rewards as the task gives them
+    reward: np.ndarray  # [T] as training sees them: clipped or scaled
     returns: np.ndarray  # [T] discounted, of the rewards that followed
     network_value: np.ndarray  # [T]
     search_value: np.ndarray  # [T]
@@ -58,6 +59,7 @@ def play(
     max_steps: int = 1000,
     num_simulations: int | None = None,
     env: Any = None,
+    actions: Sequence[np.ndarray] | None = None,
 ) -> Game:
     """Plays the first evaluation game, or a part of it, by the best action of noiseless searches.
 
@@ -66,6 +68,7 @@ def play(
       max_steps: of a game that does not end before.
       num_simulations: instead of the training's.
       env: one environment, by default the task's own.
+      actions: takes these instead, of a game that was played before.
     """
     config, network = model.config, model.network
     env = env or make(config.env, evaluation_seeds(1), training=False)
@@ -76,15 +79,16 @@ def play(
     shape = (1, *observation_shape(spec))
     stack = push_frame(jnp.zeros(shape, spec.frame_dtype), timestep.frame, timestep.first)
     seen, steps = [np.asarray(stack[0])], []
-    for _ in range(max_steps):
+    for step in range(max_steps if actions is None else len(actions)):
         found, policy = look(model.variables, stack, timestep.legal)
-        action = np.asarray(found.action)
+        action = np.asarray(found.action if actions is None else actions[step][None])
         timestep = env.step(action)
         stack = push_frame(stack, timestep.frame, timestep.first)
         steps.append(
             (
                 action[0],
                 float(timestep.score[0]),
+                float(timestep.reward[0]),
                 float(found.network_value[0]),
                 float(found.search_value[0]),
                 np.asarray(policy[0]),
@@ -95,11 +99,19 @@ def play(
         if timestep.game_over[0]:
             break
     columns = [np.array(column) for column in zip(*steps)]
-    action, reward, network_value, search_value, policy, target = columns
+    action, score, reward, network_value, search_value, policy, target = columns
     returns = np.zeros(len(reward))
     following = 0.0
     for step in range(len(reward) - 1, -1, -1):
         following = returns[step] = reward[step] + config.target.discount * following
     return Game(
-        np.stack(seen), action, reward, returns, network_value, search_value, policy, target
+        np.stack(seen),
+        action,
+        score,
+        reward,
+        returns,
+        network_value,
+        search_value,
+        policy,
+        target,
     )

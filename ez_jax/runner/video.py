@@ -1,5 +1,6 @@
 """A game as a video: its actions played again, in frames that people can see."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,23 @@ def shows_frames(config: Config) -> bool:
     return image and np.dtype(spec.frame_dtype) == np.uint8
 
 
-def record_video(config: Config, actions: list[np.ndarray], path: Path) -> None:
+def record_video(
+    config: Config,
+    actions: list[np.ndarray],
+    path: Path,
+    beside: Callable[[int, int], np.ndarray] | None = None,
+) -> None:
     """Plays the first evaluation episode's actions again and writes it as a video.
 
     Frames of Atari are in the game's own resolution, others are the observations, enlarged.
 
     Environments are deterministic for a seed and its actions, whatever the size of the frames.
+
+    Args:
+      config: of the run.
+      actions: of the game.
+      path: of the video.
+      beside: makes from a step and a height what is shown on the right: `[height, W, 3]` bytes.
     """
     import imageio.v2 as imageio
 
@@ -61,9 +73,14 @@ def record_video(config: Config, actions: list[np.ndarray], path: Path) -> None:
         options = dict(duration=1000 / FPS, loop=0)
     writer: Any = imageio.get_writer(path, **options)
     with writer as video:
-        video.append_data(enlarged(np.asarray(env.reset().frame[0])))
-        for action in actions:
-            video.append_data(enlarged(np.asarray(env.step(np.asarray(action)[None]).frame[0])))
+        timestep = env.reset()
+        for step in range(len(actions) + 1):
+            shown = enlarged(np.asarray(timestep.frame[0]))
+            if beside is not None:
+                shown = np.concatenate([shown, beside(step, len(shown))], axis=1)
+            video.append_data(shown)
+            if step < len(actions):
+                timestep = env.step(np.asarray(actions[step])[None])
 
 
 def enlarged(frame: np.ndarray) -> np.ndarray:
