@@ -1,6 +1,7 @@
 """Plays games with a trained run's newest checkpoint: scores, and a video of the first game.
 
-python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --simulations=50 --video=pong.mp4 --beliefs
+python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --simulations=50 --video=pong.mp4
+python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --video=pong.mp4 --beliefs
 python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --sticky=0.25
 """
 

@@ -6,6 +6,7 @@ Nothing heavy is imported before the command line is read: `--help` answers at o
 import dataclasses
 import importlib
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -137,8 +138,12 @@ def short_help(kind: type[RunArgs], description: str | None) -> str:
     lines += [_help_line(name.replace("_", "-"), doc) for name, doc in command.items()]
     settings = reference.options(Config())
     lines += ["", "settings, with the paper's value (a preset may have another):"]
+    group = ""
     for name in OFTEN:
         value, doc = settings[name]
+        if "." in name and (section := name.partition(".")[0]) != group:
+            group = section
+            lines.append(f" {group}")
         lines.append(_help_line(name, doc, reference.show(value)))
     rest = len(settings) - len(OFTEN)
     lines += ["", f"--help-all lists the other {rest} settings, with the values of the preset."]
@@ -146,12 +151,10 @@ def short_help(kind: type[RunArgs], description: str | None) -> str:
 
 
 def _help_line(name: str, doc: str, default: str | None = None) -> str:
+    """One line, of the first clause: a screen holds them all."""
     left = f"  --{name}" + (f"={default}" if default is not None else "")
-    right = textwrap.wrap(doc, 100 - 38, max_lines=2, placeholder=" ...")
-    if len(left) > 36:
-        right.insert(0, "")
-    first, *more = right
-    return "\n".join([f"{left:37s} {first}".rstrip(), *(" " * 38 + line for line in more)])
+    clause = re.split(r"; | \(|\. ", doc)[0]
+    return f"{left:37s} {textwrap.shorten(clause, 100 - 38, placeholder=' ...')}".rstrip()
 
 
 def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:

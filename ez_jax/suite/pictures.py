@@ -129,6 +129,8 @@ def intervals_picture(
             axis.barh(number, high - low, left=low, height=0.6, color=f"C{number % 10}", alpha=0.5)
             axis.plot([value, value], [number - 0.3, number + 0.3], color="black", linewidth=1.5)
         axis.set(title=name, yticks=range(len(sets)), yticklabels=sets)
+        axis.use_sticky_edges = False
+        axis.margins(x=0.04)
         axis.grid(alpha=0.3, axis="x")
     axes[0].invert_yaxis()
     figure.supxlabel(unit, fontsize=9)

@@ -208,13 +208,19 @@ def test_no_time_limit_of_the_task_own_is_added():
 
 
 @pytest.mark.parametrize(
-    "training, clip, reward",
-    [(True, True, [1, -1]), (True, False, [3, -0.5]), (False, True, [3, -0.5])],
+    "options, reward",
+    [
+        (dict(clip_rewards=True), [1, -1]),
+        (dict(clip_rewards=True, reward_scale=10.0), [1, -1]),
+        (dict(clip_rewards=False), [3, -0.5]),
+        (dict(clip_rewards=False, reward_scale=10.0), [30, -5]),
+    ],
 )
-def test_rewards_are_clipped_in_training_only(training, clip, reward):
-    config = EnvConfig(clip_rewards=clip, max_episode_steps=0, eval_max_episode_steps=0)
-    steps = play(JaxEnvs(Script(), config, [0], training=training), [[0], [0]])
-    assert lane(steps).reward.tolist() == reward and lane(steps).score.tolist() == [3, -0.5]
+def test_rewards_are_clipped_or_scaled_and_scores_are_raw(options, reward):
+    config = EnvConfig(**RAW | options)
+    for training in (True, False):
+        steps = play(JaxEnvs(Script(), config, [0], training=training), [[0], [0]])
+        assert lane(steps).reward.tolist() == reward and lane(steps).score.tolist() == [3, -0.5]
 
 
 @pytest.mark.parametrize("task", ["script", "catch"])

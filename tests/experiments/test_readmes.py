@@ -128,11 +128,11 @@ def test_results_keep_their_limits():
             assert part in text, study
 
 
-@pytest.mark.parametrize("script", ["atari100k", "classic"])
-def test_help_fits_a_screen_and_a_half(script, capsys):
+@pytest.mark.parametrize("script", ["atari100k", "classic", "dmc100k"])
+def test_help_fits_a_screen(script, capsys):
     assert status(script, "--help") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 75 and max(map(len, lines)) <= 100
+    assert len(lines) <= 55 and max(map(len, lines)) <= 100
     shown = "\n".join(lines)
     assert "--search.num-simulations=50" in shown and "--help-all lists the other" in shown
     assert status(script, "--help-all") == 0

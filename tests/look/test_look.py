@@ -7,7 +7,10 @@ import pytest
 from helpers.tiny import ROOT
 
 from ez_jax import restore
+from ez_jax.actions import Continuous
 from ez_jax.look import (
+    Game,
+    Panel,
     draw_policies,
     draw_rewards,
     draw_tree,
@@ -18,6 +21,7 @@ from ez_jax.look import (
     play,
     principal_line,
 )
+from ez_jax.look.panel import NETWORK, SEARCH, WIDTH
 from ez_jax.look.tree import Node
 
 
@@ -105,3 +109,37 @@ def test_pictures(model, game, tmp_path):
         assert (tmp_path / f"{number}.png").stat().st_size > 3000
     texts = [text.get_text() for text in draw_tree(nodes).axes[0].texts]
     assert sum(text.startswith("N ") for text in texts) == len(nodes)
+
+
+def test_a_panel_beside_each_frame(model, game):
+    """Blue lines of the network's values up to now; the policy's bars until the last frame."""
+    panel = Panel(game, model.network.spec.actions)
+    shown = [panel(step, 160) for step in range(len(game.action) + 1)]
+    assert {image.shape for image in shown} == {(160, WIDTH, 3)}
+
+    def network(image):
+        return (image == NETWORK).all(axis=-1).sum(axis=1)  # in each row
+
+    curve = slice(20, 70)
+    assert network(shown[8])[curve].sum() > network(shown[2])[curve].sum() > 0
+    assert network(shown[8])[100:].sum() > 0 and network(shown[9])[100:].sum() == 0
+    assert panel(4, 320).shape == (320, WIDTH, 3)
+
+
+def test_a_panel_of_vectors():
+    """The action's mark is where the entry lies: -1 is the left edge, 1 the right one."""
+    head = np.array([[0.0, 0.0, 0.0, 0.0]] * 2, np.float32)  # mean 0 of two entries
+    ones = np.ones(2)
+    action = np.array([[-1.0, 1.0], [0.0, 0.0]], np.float32)
+    game = Game(np.zeros((3, 4)), action, ones, ones, ones, ones, ones, head, np.zeros((2, 24)))
+    image = Panel(game, Continuous(2))(0, 160)
+    rows, columns = np.nonzero((image == SEARCH).all(axis=-1))
+    upper = (rows > 95) & (rows < 122)
+    assert columns[upper].max() < 12 and columns[rows > 125].min() > WIDTH - 12
+
+
+def test_actions_of_a_game_played_before(model, game):
+    again = play(model, actions=game.action)
+    np.testing.assert_array_equal(again.search_value, game.search_value)
+    other = play(model, actions=[np.zeros_like(game.action[0])] * 4)
+    assert other.action.tolist() == [0] * 4

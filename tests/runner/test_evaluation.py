@@ -126,6 +126,16 @@ def test_a_drawn_game_as_a_video(tmp_path):
     assert np.abs(frames[0].astype(int) - frames[5]).max() > 100  # the ball falls
 
 
+def test_what_is_shown_beside_the_frames_of_a_video(tmp_path):
+    def grey(step, height):
+        return np.full((height, 64, 3), 10 * step, np.uint8)
+
+    record_video(classic("drawn/jax/Catch"), [0] * 9, tmp_path / "a.gif", beside=grey)
+    frames = imageio.mimread(tmp_path / "a.gif")
+    assert frames[0].shape[:2] == (320, 160 + 64)
+    assert [int(frame[..., -32, 0].mean()) for frame in frames] == [10 * i for i in range(10)]
+
+
 def test_frames_are_enlarged_by_whole_factors():
     frame = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
     grown = enlarged(frame)
