@@ -41,9 +41,6 @@ class EnvConfig:
     """A lost life ends the training episode."""
     clip_rewards: bool = True
     """Train on sign(reward); scores are always raw."""
-    reward_scale: float = bounded(1.0, 1e-6)
-    """Train on so many times the reward (if not clipped): the atoms of values and rewards are then
-    closer, in units of the reward."""
     max_episode_steps: int = bounded(3000, 0)
     """Training time limit in agent steps; a time-out bootstraps. 0: the task's own."""
     eval_max_episode_steps: int = bounded(27_000, 0)
@@ -82,6 +79,8 @@ class NetworkConfig:
     """
     support: int = bounded(300, 1)
     """Value and value prefix live on the atoms -support..support of the transformed scalar."""
+    scale: float = bounded(1.0, 1e-6)
+    """Scalars are multiplied by so much before the transform: finer atoms, in units of rewards."""
     projection: int = bounded(1024, 1)
     """Width of the SimSiam projector."""
     predictor: int = bounded(512, 1)

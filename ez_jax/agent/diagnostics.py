@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from ez_jax.agent.replay import slot_times
-from ez_jax.agent.transforms import logits_to_scalar, signed_hyperbolic
-from ez_jax.config import Config
+from ez_jax.agent.transforms import logits_to_scalar, scalar_to_atoms
+from ez_jax.config import Config, NetworkConfig
 from ez_jax.types import Array, Batch, Replay, Targets, Unroll
 
 
@@ -97,16 +97,18 @@ def _mean(x: Array, mask: Array) -> Array:
     return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1)
 
 
-def of_unroll(unroll: Unroll, targets: Targets, batch: Batch, support: int) -> dict[str, Array]:
+def of_unroll(
+    unroll: Unroll, targets: Targets, batch: Batch, network: NetworkConfig
+) -> dict[str, Array]:
     """Compares the predictions along the unroll with their targets: scalars."""
     entropy = unroll.actions.entropy(unroll.policy_logits)
     divergence = unroll.actions.divergence(unroll.policy_logits, targets.policy)
-    error = jnp.abs(logits_to_scalar(unroll.prefix_logits) - targets.value_prefix)
+    error = jnp.abs(logits_to_scalar(unroll.prefix_logits, network.scale) - targets.value_prefix)
     shown = jnp.concatenate([targets.value, targets.value_prefix], axis=1)
     known = jnp.concatenate([targets.value_mask, targets.value_mask[:, 1:]], axis=1)
-    atoms = jnp.abs(signed_hyperbolic(shown)) * known
+    atoms = jnp.abs(scalar_to_atoms(shown, network.scale)) * known
     found = {
-        "target/clipped": _mean((atoms > support).astype(jnp.float32), known),
+        "target/clipped": _mean((atoms > network.support).astype(jnp.float32), known),
         "target/largest": jnp.max(atoms),
         "policy/entropy": _mean(entropy, targets.policy_mask),
         "policy/kl": _mean(divergence, targets.policy_mask),

@@ -57,7 +57,10 @@ def loss(
     per_sample, parts = total_loss(terms, unroll, targets, config)
     objective = jnp.mean(batch.weight * per_sample) / config.target.unroll_steps
     priority = (
-        jnp.abs(logits_to_scalar(unroll.value_logits[:, 0]) - targets.value[:, 0]) + MIN_PRIORITY
+        jnp.abs(
+            logits_to_scalar(unroll.value_logits[:, 0], config.network.scale) - targets.value[:, 0]
+        )
+        + MIN_PRIORITY
     )
     metrics = {f"loss/{name}": jnp.mean(part) for name, part in parts.items()} | {
         "loss/total": jnp.mean(per_sample)
@@ -66,7 +69,7 @@ def loss(
         "target/value": jnp.mean(targets.value[:, 0]),
         "target/value_error": jnp.mean(priority),
     }
-    metrics |= diagnostics.of_unroll(unroll, targets, batch, config.network.support)
+    metrics |= diagnostics.of_unroll(unroll, targets, batch, config.network)
     return objective, LossOutput(batch_stats, priority, metrics)
 
 

@@ -48,12 +48,21 @@ def two_hot(x: Array, support: int) -> Array:
     return low_hot + jax.nn.one_hot(index + 1, size) * high_weight[..., None]
 
 
-def scalar_to_probs(x: Array, support: int) -> Array:
+def scalar_to_atoms(x: Array, scale: float = 1.0) -> Array:
+    """h(scale x), elementwise: where scalars lie among the atoms.
+
+    Cross-entropy hardly sees differences of scalars that are small beside the distance of atoms;
+    with a larger scale the atoms are closer, and closest near 0.
+    """
+    return signed_hyperbolic(scale * x)
+
+
+def scalar_to_probs(x: Array, support: int, scale: float = 1.0) -> Array:
     """Untransformed scalars `[...]` to the categorical target `[..., 2 * support + 1]`."""
-    return two_hot(signed_hyperbolic(x), support)
+    return two_hot(scalar_to_atoms(x, scale), support)
 
 
-def logits_to_scalar(logits: Array) -> Array:
+def logits_to_scalar(logits: Array, scale: float = 1.0) -> Array:
     """Expectation of categorical logits, untransformed and in float32.
 
     `[..., 2 * support + 1]` to `[...]`.
@@ -61,4 +70,5 @@ def logits_to_scalar(logits: Array) -> Array:
     chex.assert_is_divisible(logits.shape[-1] - 1, 2)
     support = logits.shape[-1] // 2
     atoms = jnp.arange(-support, support + 1, dtype=jnp.float32)
-    return signed_parabolic(jnp.sum(jax.nn.softmax(logits.astype(jnp.float32)) * atoms, axis=-1))
+    mean = jnp.sum(jax.nn.softmax(logits.astype(jnp.float32)) * atoms, axis=-1)
+    return signed_parabolic(mean) / scale

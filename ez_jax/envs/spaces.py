@@ -22,14 +22,14 @@ def host_step(*fields: np.ndarray) -> TimeStep:
 
 
 def learned_reward(config: EnvConfig, score: Any, xp: Any = np) -> Any:
-    """What training sees of scores: their sign, or a multiple of them.
+    """What training sees of scores: them, or their sign.
 
     Args:
       config: of the task.
       score: of steps, `[N]`.
       xp: the arrays' module, `numpy` or `jax.numpy`.
     """
-    return xp.sign(score) if config.clip_rewards else score * xp.float32(config.reward_scale)
+    return xp.sign(score) if config.clip_rewards else score
 
 
 class Frames:

@@ -45,7 +45,7 @@ class Game(NamedTuple):
     observation: np.ndarray  # [T + 1, ..., S * C] as the network takes them
     action: np.ndarray  # [T] or [T, D]
     score: np.ndarray  # [T] rewards as the task gives them
-    reward: np.ndarray  # [T] as training sees them: clipped or scaled
+    reward: np.ndarray  # [T] as training sees them, perhaps clipped
     returns: np.ndarray  # [T] discounted, of the rewards that followed
     network_value: np.ndarray  # [T]
     search_value: np.ndarray  # [T]

@@ -15,10 +15,11 @@ from ez_jax.agent import diagnostics, priorities
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.targets import make_targets as targets_of
 from ez_jax.agent.transforms import scalar_to_probs
-from ez_jax.config import replace
+from ez_jax.config import NetworkConfig, replace
 from ez_jax.types import Batch
 
 DISCOUNT = 0.9
+NETWORK = NetworkConfig(support=5)
 
 
 def slowly(replay, lane: int, slot: int, newest: int) -> float | None:
@@ -114,7 +115,7 @@ def make_batch(weight=(1.0, 1.0)):
 
 
 def test_policy_and_priorities():
-    found = diagnostics.of_unroll(make_unroll(), make_targets(), make_batch((1.0, 0.0)), 5)
+    found = diagnostics.of_unroll(make_unroll(), make_targets(), make_batch((1.0, 0.0)), NETWORK)
     np.testing.assert_allclose(found["policy/entropy"], np.log(3), rtol=1e-6)
     np.testing.assert_allclose(found["policy/kl"], 0.0, atol=1e-6)
     np.testing.assert_allclose(found["replay/effective_samples"], 0.5)  # one sample of two counts
@@ -123,7 +124,7 @@ def test_policy_and_priorities():
         policy=jnp.tile(jnp.array([1.0, 0, 0]), (2, 3, 1)),
         policy_mask=jnp.array([[1.0, 0, 0], [0, 0, 0]]),
     )
-    found = diagnostics.of_unroll(make_unroll(), sure, make_batch(), 5)
+    found = diagnostics.of_unroll(make_unroll(), sure, make_batch(), NETWORK)
     np.testing.assert_allclose(
         found["policy/kl"], np.log(3), rtol=1e-6
     )  # a mean over what is not masked
@@ -132,32 +133,35 @@ def test_policy_and_priorities():
 def test_prefix_error_by_depth():
     exact = jnp.log(scalar_to_probs(jnp.array([[0.0, 2.0], [0.0, -1.0]]), 2) + 1e-9)
     targets = make_targets(value_prefix=jnp.array([[1.0, 2.5], [0.5, -1.0]]))
-    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), targets, make_batch(), 5)
+    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), targets, make_batch(), NETWORK)
     np.testing.assert_allclose(
         [found["prefix_error/1"], found["prefix_error/2"]], [0.75, 0.25], atol=1e-3
     )
     masked = targets.replace(value_mask=jnp.array([[1.0, 1, 1], [1, 0, 0]]))
-    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), masked, make_batch(), 5)
+    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), masked, make_batch(), NETWORK)
     np.testing.assert_allclose(
         [found["prefix_error/1"], found["prefix_error/2"]], [1.0, 0.5], atol=1e-3
     )
 
 
 def test_collapse_of_the_projection_is_seen():
-    collapsed = diagnostics.of_unroll(make_unroll(), make_targets(), make_batch(), 5)
+    collapsed = diagnostics.of_unroll(make_unroll(), make_targets(), make_batch(), NETWORK)
     np.testing.assert_allclose(
         [collapsed["projection/cosine"], collapsed["projection/std"]], [1.0, 0.0], atol=1e-5
     )
     # Four directions that cancel: as much spread as there can be.
     spread = jnp.array([[[1.0, 0], [-1, 0]], [[0, 5], [0, -5]]])
     found = diagnostics.of_unroll(
-        make_unroll(projection=-spread, target_projection=spread), make_targets(), make_batch(), 5
+        make_unroll(projection=-spread, target_projection=spread),
+        make_targets(),
+        make_batch(),
+        NETWORK,
     )
     np.testing.assert_allclose(
         [found["projection/cosine"], found["projection/std"]], [-1.0, 1.0], atol=1e-5
     )
     without = diagnostics.of_unroll(
-        make_unroll(projection=None, target_projection=None), make_targets(), make_batch(), 5
+        make_unroll(projection=None, target_projection=None), make_targets(), make_batch(), NETWORK
     )
     assert not any(name.startswith("projection") for name in without)
 
@@ -171,7 +175,7 @@ def test_targets_beyond_the_support_are_counted():
         value_prefix=jnp.array([[-34.6, 1.0], [0.0, 0.0]]),
         value_mask=jnp.array([[1.0, 1, 0], [1, 1, 1]]),
     )
-    found = diagnostics.of_unroll(make_unroll(), targets, make_batch(), 5)
+    found = diagnostics.of_unroll(make_unroll(), targets, make_batch(), NETWORK)
     # The mask of the second value, 0, also hides the second prefix.
     np.testing.assert_allclose(found["target/clipped"], 2 / 8, rtol=1e-6)
     np.testing.assert_allclose(found["target/largest"], 5.035, rtol=1e-5)

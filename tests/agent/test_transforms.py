@@ -110,6 +110,15 @@ def test_logits_of_a_two_hot_give_the_scalar_back():
     np.testing.assert_allclose(clipped, [bound, -bound], rtol=1e-4)
 
 
+def test_a_scale_brings_the_atoms_closer():
+    """0.3 on a scale of 10 lies where 3 lies on one of 1; what logits say is in units of rewards."""
+    probs = scalar_to_probs(jnp.array([0.3, -0.8]), 2, 10.0)
+    np.testing.assert_allclose(probs, scalar_to_probs(jnp.array([3.0, -8.0]), 2), atol=1e-6)
+    x = np.array([-40, -0.01, 0.0, 0.3, 12.34, 40], np.float32)
+    logits = jnp.log(scalar_to_probs(x, 20, 10.0))
+    np.testing.assert_allclose(logits_to_scalar(logits, 10.0), x, rtol=1e-4, atol=2e-5)
+
+
 def test_logits_to_scalar_is_float32_and_zero_at_the_start():
     """Uniform logits are worth 0, in whatever precision they come."""
     value = logits_to_scalar(jnp.zeros((2, 3, 41), jnp.bfloat16))

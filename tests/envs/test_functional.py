@@ -211,12 +211,10 @@ def test_no_time_limit_of_the_task_own_is_added():
     "options, reward",
     [
         (dict(clip_rewards=True), [1, -1]),
-        (dict(clip_rewards=True, reward_scale=10.0), [1, -1]),
         (dict(clip_rewards=False), [3, -0.5]),
-        (dict(clip_rewards=False, reward_scale=10.0), [30, -5]),
     ],
 )
-def test_rewards_are_clipped_or_scaled_and_scores_are_raw(options, reward):
+def test_rewards_are_clipped_and_scores_are_raw(options, reward):
     config = EnvConfig(**RAW | options)
     for training in (True, False):
         steps = play(JaxEnvs(Script(), config, [0], training=training), [[0], [0]])
