@@ -111,7 +111,7 @@ def test_logits_of_a_two_hot_give_the_scalar_back():
 
 
 def test_a_scale_brings_the_atoms_closer():
-    """0.3 on a scale of 10 lies where 3 lies on one of 1; what logits say is in units of rewards."""
+    """0.3 on a scale of 10 lies where 3 lies on one of 1; logits give rewards as they are."""
     probs = scalar_to_probs(jnp.array([0.3, -0.8]), 2, 10.0)
     np.testing.assert_allclose(probs, scalar_to_probs(jnp.array([3.0, -8.0]), 2), atol=1e-6)
     x = np.array([-40, -0.01, 0.0, 0.3, 12.34, 40], np.float32)

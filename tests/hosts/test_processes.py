@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.tiny import ROOT
 
@@ -153,6 +154,82 @@ def test_processes_are_devices_and_a_run_moves_between_them(task, tmp_path):
     assert wait([one]) == [0], output(tmp_path, 0)
     assert "resumed at" in output(tmp_path, 0)
     assert results(moved) == results(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2)], ids=["two to four", "four to two"])
+def test_a_run_moves_between_two_and_four_devices(counts, tmp_path):
+    """Saved by two processes with a device each, ended by one with four, and the reverse: the lanes
+    stay the run's, and the losses are those of a run on two devices up to the rounding of sums.
+    """
+    words = [*WORDS["jax/Catch"], "--run.eval-episodes=2"]
+    workdir, whole = tmp_path / "moved", tmp_path / "whole"
+    devices = {1: 4, 2: 1}
+    processes = start(
+        [*words, f"--workdir={workdir}"], tmp_path, count=counts[0], devices=devices[counts[0]]
+    )
+    lines = workdir / "metrics.jsonl"
+    while not (lines.exists() and lines.read_text().count("\n") >= 3):
+        assert processes[0].poll() is None, output(tmp_path, 0)
+        time.sleep(0.2)
+    processes[0].send_signal(signal.SIGTERM)
+    assert wait(processes) == counts[0] * [143], output(tmp_path, 0)
+    before = len(lines.read_text().splitlines())
+    go_on = [*words, f"--workdir={workdir}", "--resume"]
+    processes = start(go_on, tmp_path, count=counts[1], devices=devices[counts[1]])
+    assert wait(processes) == counts[1] * [0], output(tmp_path, 0)
+    assert "resumed at" in output(tmp_path, 0)
+    (one,) = start([*words, f"--workdir={whole}"], tmp_path, count=1, devices=2)
+    assert wait([one]) == [0], output(tmp_path, 0)
+    moved, expected = results(workdir)[0], results(whole)[0]
+    assert [row["env_steps"] for row in moved] == [row["env_steps"] for row in expected]
+    # Rounding grows from update to update: the first lines after the change are compared.
+    for row, other in zip(moved[: before + 1], expected):
+        np.testing.assert_allclose(row["loss/total"], other["loss/total"], rtol=0.02)
+
+
+def newest(workdir):
+    """Number of the newest whole checkpoint, 0 without one."""
+    saved = [int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdecimal()]
+    return max(saved, default=0)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path):
+    """SIGKILL of either process at random moments, resumed by two processes and by one with two
+    devices in turn; the metrics and games are those of a run that nobody killed."""
+    words = [*WORDS["jax/Catch"], "--env-steps=4000", "--cycle.final-updates=0"]
+    words += ["--run.checkpoint-every=10", "--run.eval-episodes=2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    (one,) = start([*words, f"--workdir={whole}"], tmp_path, count=1, devices=2)
+    assert wait([one]) == [0], output(tmp_path, 0)
+    dice, kills, early = np.random.default_rng(0), 0, 0
+    while kills < 20:
+        count = 1 + kills % 2
+        devices = 2 // count
+        go_on = [*words, f"--workdir={killed}", "--resume"]
+        processes = start(go_on, tmp_path, count=count, devices=devices)
+        # A third of the kills come in the start and in compilation, the others in training.
+        if dice.random() < 0.67:
+            saved = newest(killed)
+            while newest(killed) == saved and processes[0].poll() is None:
+                time.sleep(0.05)
+            time.sleep(dice.uniform(0.0, 1.5))
+        else:
+            time.sleep(dice.uniform(2.0, 10.0))
+            early += 1
+        victim = int(dice.integers(count))
+        assert processes[victim].poll() is None, output(tmp_path, 0)  # not at its end already
+        processes[victim].kill()
+        statuses = wait(processes, 60)
+        assert statuses[victim] == -signal.SIGKILL
+        # The survivor says whom it lost, or never met the other.
+        assert all(status for status in statuses), output(tmp_path, 1 - victim)
+        kills += 1
+    (one,) = start([*words, f"--workdir={killed}", "--resume"], tmp_path, count=1, devices=2)
+    assert wait([one]) == [0], output(tmp_path, 0)
+    assert "resumed at" in output(tmp_path, 0) and 0 < early < 10
+    assert results(killed) == results(whole)
 
 
 @pytest.mark.slow
