@@ -1,5 +1,8 @@
 """Actions that are vectors: the squashed Gaussian, its targets, and the search over candidates."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import mctx
@@ -9,7 +12,7 @@ import pytest
 from ez_jax.actions import Continuous
 from ez_jax.agent.agent import Agent
 from ez_jax.agent.candidates import chosen, policy_target, sample
-from ez_jax.agent.search import Node, search_from_root
+from ez_jax.agent.search import Node, search_from_root, tree_from_root
 from ez_jax.config import replace, validate
 from ez_jax.networks import Network
 from ez_jax.presets import CLASSIC
@@ -225,3 +228,53 @@ def test_wide_draws_inflate_the_deviation_unless_weights_are_corrected():
     start = float(np.log1p(np.e)) + 0.1
     assert improved_policy("weights", 12)[2] > 1.4 * start
     assert improved_policy("corrected", 12)[2] < 0.85 * start
+
+
+def test_each_node_is_the_model_along_a_candidate_of_its_parent():
+    """x' = x + u / 2 from x = 0.4, with the value -x^2: states, values and rewards of all nodes by
+    hand, and one key's tree by number.
+    """
+    one = Continuous(1)
+    config = replace(
+        CLASSIC,
+        search__num_simulations=16,
+        search__max_considered_actions=8,
+        search__sampled_actions=8,
+        search__wide_actions=4,
+    ).search
+
+    def recurrent_fn(variables, key, index, node):
+        u = chosen(node.candidates, index)
+        later = node.state + 0.5 * u
+        prior, candidates = sample(one, config, key, jnp.zeros((1, 2)), 2, 0)
+        output = mctx.RecurrentFnOutput(
+            reward=-0.1 * u[:, 0] ** 2,
+            discount=jnp.full(1, 0.9),
+            prior_logits=prior,
+            value=-(later[:, 0] ** 2),
+        )
+        return output, node._replace(state=later, candidates=candidates)
+
+    node = Node(jnp.full((1, 1), 0.4), (), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    root = mctx.RootFnOutput(
+        prior_logits=jnp.zeros((1, 2)), value=jnp.full(1, -0.16), embedding=node
+    )
+    search = functools.partial(tree_from_root, root, recurrent_fn, config, {})
+    grown = search(jax.random.key(0), explore=True, actions=one).output.search_tree
+    tree = jax.tree.map(lambda x: np.asarray(x[0]), grown)
+
+    state, candidates = tree.embeddings.state[:, 0], tree.embeddings.candidates[..., 0]
+    for number in range(1, 17):
+        parent, action = tree.parents[number], tree.action_from_parent[number]
+        u = candidates[parent, action]
+        np.testing.assert_allclose(state[number], state[parent] + 0.5 * u, rtol=1e-6)
+        np.testing.assert_allclose(tree.raw_values[number], -(state[number] ** 2), rtol=1e-5)
+        np.testing.assert_allclose(tree.children_rewards[parent, action], -0.1 * u**2, rtol=1e-5)
+        assert action < (8 if parent == 0 else 2)
+    drawn = [-0.998, -0.9937, 0.2826, -0.4618, -0.9969, -0.999, -0.999, 0.851]
+    np.testing.assert_allclose(candidates[0], drawn, atol=1e-3)
+    assert tree.children_visits[0].tolist() == [2, 2, 1, 4, 4, 1, 1, 1]
+    assert tree.parents[1:].tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 4, 2, 5, 1, 4, 5, 11, 9]
+    assert tree.action_from_parent[9:].tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
+    again = search(jax.random.key(0), explore=True, actions=one).output.search_tree
+    chex.assert_trees_all_equal(again.children_visits, grown.children_visits)
