@@ -300,6 +300,6 @@ def test_auto_preset_on_a_cpu(atari100k):
 
 def test_every_training_command_of_the_readme_is_understood(atari100k):
     commands = re.findall(r"python experiments/atari100k.py (.*)", (ROOT / "README.md").read_text())
-    configs = [atari100k.parse(shlex.split(words)).config for words in commands]
+    configs = [atari100k.parse(shlex.split(words, comments=True)).config for words in commands]
     for config in configs:
         validate(config)
