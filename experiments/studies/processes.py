@@ -30,6 +30,8 @@ from ez_jax.runner.timing import time_calls
 class Args:
     preset: str = "cpu"
     """Settings of atari100k.py."""
+    norm_groups: int = 1
+    """Groups of the batch with moments of their own: two leave one sum over devices."""
     repeats: int = 20
     """Calls of each program; all processes make as many."""
     output: Path | None = None
@@ -40,7 +42,11 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     setup()
     config = replace(
-        PRESETS[args.preset], env__id="Pong-v5", replay__capacity=4000, cycle__warmup_steps=1000
+        PRESETS[args.preset],
+        env__id="Pong-v5",
+        network__norm_groups=args.norm_groups,
+        replay__capacity=4000,
+        cycle__warmup_steps=1000,
     )
     loop = make_loop(config, make_mesh())
     assert isinstance(loop, HostLoop)
@@ -80,7 +86,11 @@ def main(argv: list[str] | None = None) -> int:
             hosts.say(f"{name}: {1e3 * minimum:.3g} ms, median {1e3 * median:.3g}")
     if args.output and hosts.first():
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        found = {"processes": hosts.number_of_processes(), "devices": jax.device_count()}
+        found = {
+            "processes": hosts.number_of_processes(),
+            "devices": jax.device_count(),
+            "norm_groups": args.norm_groups,
+        }
         args.output.write_text(json.dumps(found | {"rows": rows} | provenance(), indent=1) + "\n")
     return hosts.finish(0)
 
