@@ -3,6 +3,7 @@
     python experiments/classic.py --env=CartPole-v1
     python experiments/classic.py --env=jax/Catch --num-seeds=8
     python experiments/classic.py --env=pgx/minatar-breakout --search.algorithm=muzero
+    python experiments/classic.py --env=HalfCheetah-v5
 
 A task is an EnvPool id, an environment written in JAX (jax/Catch; gymnax/<id> and pgx/<id> with the
 extra `jaxenvs`; drawn/<id> shows the board of one as an image), or gymnasium/<id>.
@@ -14,7 +15,9 @@ from typing import Literal
 
 from ez_jax.cli import RunArgs, env_steps, launch, option, with_task
 from ez_jax.cli import parse as parse_options
-from ez_jax.presets import classic
+from ez_jax.config import Config, EnvConfig
+from ez_jax.presets import classic, continuous
+from ez_jax.presets.small import TASKS
 
 EXPECTED = {
     "jax/Catch": "40 to 70 seconds on 2 cores",
@@ -36,19 +39,34 @@ class Args(RunArgs):
     """Id of the task."""
     preset: Literal["classic", "debug"] = "classic"
     """Named settings: EfficientZero-V2 sized for vectors and two CPU cores, with the task's own
-    budget where it is known; or the whole path in about a minute."""
+    budget where it is known (actions that are vectors: those of `dmc-cpu`); or the whole path in
+    about a minute."""
 
 
 def parse(argv: list[str]) -> Args:
     """Command line to `Args`."""
-    env, preset = option(argv, "env", Args.env), option(argv, "preset", Args.preset)
-    args = parse_options(
-        Args,
-        argv,
-        __doc__,
-        lambda: classic(env, debug=preset == "debug", env_steps=env_steps(argv)),
-    )
-    return with_task(args, args.env)
+    env, debug = option(argv, "env", Args.env), option(argv, "preset", Args.preset) == "debug"
+
+    def defaults() -> Config:
+        known = env in TASKS or env.startswith("drawn/")
+        preset = classic if known or not acts_by_vectors(argv, env) else continuous
+        return preset(env, debug=debug, env_steps=env_steps(argv))
+
+    return with_task(parse_options(Args, argv, __doc__, defaults), env)
+
+
+def acts_by_vectors(argv: list[str], env: str) -> bool:
+    """Whether the actions of a task are vectors; not of one that will be refused."""
+    from ez_jax.actions import Continuous  # not for --help, which answers at once
+    from ez_jax.envs import describe
+
+    slots = option(argv, "env.action-slots", "0")
+    if slots != "0":
+        return False  # they make indices of vectors
+    try:
+        return isinstance(describe(EnvConfig(id=env), 1).spec.actions, Continuous)
+    except ValueError:
+        return False
 
 
 def main(argv: list[str] | None = None) -> int:

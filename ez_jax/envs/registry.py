@@ -15,7 +15,7 @@ from ez_jax.envs import functional
 from ez_jax.envs import gymnasium as gymnasium_lib
 from ez_jax.envs.catch import Catch
 from ez_jax.envs.drawn import Drawn
-from ez_jax.envs.envpool import EnvPool, check_supported
+from ez_jax.envs.envpool import EnvPool, check_supported, is_atari
 from ez_jax.envs.functional import Environment, JaxEnvs
 from ez_jax.types import Array, EnvSpec, TimeStep
 
@@ -209,11 +209,10 @@ def dmc_task(name: str) -> str:
 
 
 def _unknown(task: str, lower: dict[str, str], kind: str = "game") -> UnknownTask:
-    near = difflib.get_close_matches(task.lower(), lower, n=3, cutoff=0.4)
-    names = ", ".join(
-        lower[n].removesuffix("-v5") if task.endswith("-v5") else lower[n] for n in near
-    )
+    near = [lower[n] for n in difflib.get_close_matches(task.lower(), lower, n=3, cutoff=0.4)]
+    if task.endswith("-v5") and all(is_atari(name) for name in near):
+        # Games of Atari are named without their version.
+        task, near = task.removesuffix("-v5"), [name.removesuffix("-v5") for name in near]
     return UnknownTask(
-        f"unknown {kind} {task.removesuffix('-v5')!r}"
-        + (f"; the nearest are: {names}" if names else "")
+        f"unknown {kind} {task!r}" + (f"; the nearest are: {', '.join(near)}" if near else "")
     )

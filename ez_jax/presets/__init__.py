@@ -1,7 +1,7 @@
 """The named presets: changed copies of the paper's settings."""
 
 from ez_jax.presets.atari import CPU, DEBUG, PAPER, V2, Changes
-from ez_jax.presets.control import DMC, DMC_CPU, dmc
+from ez_jax.presets.control import DMC, DMC_CPU, continuous, dmc
 from ez_jax.presets.small import CLASSIC, classic
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "V2",
     "Changes",
     "classic",
+    "continuous",
     "dmc",
 ]
 

@@ -83,8 +83,23 @@ def dmc(task: str, preset: str = "dmc-cpu", env_steps: int | None = None) -> Con
       env_steps: a budget in decisions instead of the task's own.
     """
     config = DMC if preset == "dmc" else DMC_CPU
-    config = replace(config, env__id=task)
     budget = env_steps or (50_000 if task in DMC_EASY else 100_000)
+    return _for_budget(replace(config, env__id=task), budget, debug=preset == "debug")
+
+
+def continuous(task: str, *, debug: bool = False, env_steps: int | None = None) -> Config:
+    """The preset `dmc-cpu` for any task whose actions are vectors, each of a single step.
+
+    Args:
+      task: its id.
+      debug: a whole run of 600 steps, which learns nothing.
+      env_steps: a budget instead of 100,000 steps.
+    """
+    config = replace(DMC_CPU, env__id=task, env__action_repeat=1)
+    return _for_budget(config, env_steps or 100_000, debug=debug)
+
+
+def _for_budget(config: Config, budget: int, *, debug: bool) -> Config:
     config = replace(
         config,
         env_steps=budget,
@@ -92,7 +107,7 @@ def dmc(task: str, preset: str = "dmc-cpu", env_steps: int | None = None) -> Con
         target__fresh_steps=int(0.2 * budget),
         replay__capacity=int(1.2 * budget) + 2000,
     )
-    if preset != "debug":
+    if not debug:
         return config
     sizes: Changes = dict(network__channels=16, network__projection=16)
     return replace(config, **SHORT, **sizes, search__max_considered_actions=4)

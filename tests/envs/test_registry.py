@@ -17,6 +17,7 @@ RAW = dict(clip_rewards=False, max_episode_steps=0, eval_max_episode_steps=0)
         ("FetchReach-v4", "FetchReach-v4 has observations with achieved_goal, desired_goal;"),
         ("Game2048-v1", "Game2048-v1 has observations whose entry 'board' is no vector"),
         ("Brekout-v5", "unknown game 'Brekout'; the nearest are: Breakout"),
+        ("HalfCheeta-v5", "unknown game 'HalfCheeta-v5'; the nearest are: HalfCheetah-v5"),
         ("CartPol-v1", "unknown game 'CartPol-v1'; the nearest are: CartPole-v1"),
         ("jax/Cath", "unknown game 'jax/Cath'; the nearest are: jax/Catch"),
         (

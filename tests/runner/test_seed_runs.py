@@ -25,7 +25,7 @@ from helpers.tiny import (
 from ez_jax import restore, run_seeds
 from ez_jax.config import applicable, replace, to_dict, validate
 from ez_jax.observations import observation_shape
-from ez_jax.presets import classic
+from ez_jax.presets import classic, continuous
 from ez_jax.runner import train
 from ez_jax.runner.checkpoint import Checkpoints
 from ez_jax.runner.evaluation import _act, evaluate, make_evaluation_envs
@@ -252,6 +252,19 @@ def test_options_start_from_the_preset_of_the_task():
         and args.num_seeds == 3
     )
     assert classic("jax/Catch") != replace(classic("CartPole-v1"), env__id="jax/Catch")
+
+
+def test_settings_of_continuous_tasks_follow_from_their_actions():
+    script = load_script("classic")
+    lander = script.parse(["--env=LunarLanderContinuous-v3", "--env-steps=50000"]).config
+    assert lander == continuous("LunarLanderContinuous-v3", env_steps=50_000)
+    assert (lander.env.action_repeat, lander.reanalyse.mode) == (1, "teacher")
+    assert lander.replay.capacity == 62_000
+    # Their own settings, indices of a grid, and ids that nothing has.
+    for words in (["Pendulum-v1"], ["LunarLanderContinuous-v3", "--env.action-slots=3"], ["None"]):
+        config = script.parse(["--env", *words]).config
+        slots = config.env.action_slots
+        assert config == replace(classic(words[0]), env__action_slots=slots)
 
 
 @pytest.mark.parametrize(
