@@ -234,7 +234,8 @@ def tree_from_root(
         count = config.sampled_actions
         prior, candidates = sample(actions, config, draw_key, head, count, wide, not explore)
         node = root.embedding._replace(candidates=candidates)
-        root, explore = root.replace(prior_logits=prior, embedding=node), False
+        root = root.replace(prior_logits=prior, embedding=node)
+        explore = explore and config.gumbel_noise
     policy = _gumbel_policy if config.algorithm == "gumbel" else _puct_policy
     allowed = budget(config, root.prior_logits.shape[-1])
     output = policy(config, allowed, explore, temperature)(
