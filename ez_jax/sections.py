@@ -81,6 +81,8 @@ class NetworkConfig:
     """Value and value prefix live on the atoms -support..support of the transformed scalar."""
     scale: float = bounded(1.0, 1e-6)
     """Scalars are multiplied by so much before the transform: finer atoms, in units of rewards."""
+    contraction: bool = True
+    """The transform is h (Pohlen et al. 2018; MuZero); off: none, and noise has no bias."""
     projection: int = bounded(1024, 1)
     """Width of the SimSiam projector."""
     predictor: int = bounded(512, 1)
@@ -90,12 +92,10 @@ class NetworkConfig:
     (EfficientZero-V2 on vectors), which does not care whose states a batch holds. The projections
     have BatchNorm always."""
     trunk_norm: Literal["batch", "layer"] = "batch"
-    """Normalisation of convolutions, over each image by itself with `layer`. The projections have
-    BatchNorm always."""
+    """Normalisation of convolutions, over each image by itself with `layer`, but projections."""
     joint_norm: bool = False
-    """BatchNorm of the heads takes all states of an update as one batch, predicted ones and (with a
-    consistency loss) encoded ones, so that a search's running averages are of the mixture that
-    training saw; off: each step of the unroll by itself (paper)."""
+    """BatchNorm of the heads takes all states of an update as one batch, predicted and encoded, the
+    mixture whose running averages a search has; off: each step of the unroll by itself (paper)."""
     norm_groups: int = bounded(1, 1)
     """BatchNorm by groups of the batch, each with moments of its own (ghost batch normalisation); a
     multiple of the number of devices leaves no sum over devices within the network."""

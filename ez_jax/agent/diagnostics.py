@@ -103,10 +103,10 @@ def of_unroll(
     """Compares the predictions along the unroll with their targets: scalars."""
     entropy = unroll.actions.entropy(unroll.policy_logits)
     divergence = unroll.actions.divergence(unroll.policy_logits, targets.policy)
-    error = jnp.abs(logits_to_scalar(unroll.prefix_logits, network.scale) - targets.value_prefix)
+    error = jnp.abs(logits_to_scalar(unroll.prefix_logits, network) - targets.value_prefix)
     shown = jnp.concatenate([targets.value, targets.value_prefix], axis=1)
     known = jnp.concatenate([targets.value_mask, targets.value_mask[:, 1:]], axis=1)
-    atoms = jnp.abs(scalar_to_atoms(shown, network.scale)) * known
+    atoms = jnp.abs(scalar_to_atoms(shown, network)) * known
     found = {
         "target/clipped": _mean((atoms > network.support).astype(jnp.float32), known),
         "target/largest": jnp.max(atoms),

@@ -57,9 +57,7 @@ def loss(
     per_sample, parts = total_loss(terms, unroll, targets, config)
     objective = jnp.mean(batch.weight * per_sample) / config.target.unroll_steps
     priority = (
-        jnp.abs(
-            logits_to_scalar(unroll.value_logits[:, 0], config.network.scale) - targets.value[:, 0]
-        )
+        jnp.abs(logits_to_scalar(unroll.value_logits[:, 0], config.network) - targets.value[:, 0])
         + MIN_PRIORITY
     )
     metrics = {f"loss/{name}": jnp.mean(part) for name, part in parts.items()} | {

@@ -31,7 +31,7 @@ def policy_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
 
 def value_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     """Cross-entropy with the two-hot transformed value."""
-    probs = scalar_to_probs(targets.value, config.network.support, config.network.scale)
+    probs = scalar_to_probs(targets.value, config.network)
     return jnp.sum(
         optax.softmax_cross_entropy(unroll.value_logits, probs) * targets.value_mask, axis=1
     )
@@ -39,7 +39,7 @@ def value_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
 
 def value_prefix_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     """Cross-entropy with the two-hot transformed value prefix."""
-    probs = scalar_to_probs(targets.value_prefix, config.network.support, config.network.scale)
+    probs = scalar_to_probs(targets.value_prefix, config.network)
     return jnp.sum(
         optax.softmax_cross_entropy(unroll.prefix_logits, probs) * targets.value_mask[:, 1:], axis=1
     )

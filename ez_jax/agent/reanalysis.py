@@ -65,7 +65,7 @@ def evaluate_positions(
     frames = replay_lib.stacks(replay, positions, 1, config.env.stack)
     state = encode(network, variables, frames_to_channels(frames))
     prediction: Prediction = infer(network, variables, "predict", state)
-    network_value = logits_to_scalar(prediction.value_logits, config.network.scale)
+    network_value = logits_to_scalar(prediction.value_logits, config.network)
     return replay_lib.refresh(replay, positions, updates, network_value=network_value)
 
 
@@ -107,7 +107,7 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
 
     # EVALUATE them.
     prediction: Prediction = infer(network, variables, "predict", state)
-    value = logits_to_scalar(prediction.value_logits, config.network.scale).reshape(slot.shape)
+    value = logits_to_scalar(prediction.value_logits, config.network).reshape(slot.shape)
     value = jnp.zeros((size, length)).at[everything, slot].set(value)
 
     # SEARCH from the positions of the unroll: of all samples, or of some from the likeliest to the

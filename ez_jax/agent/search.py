@@ -60,7 +60,7 @@ def root_of_state(
     )
     return mctx.RootFnOutput(
         prior_logits=prediction.policy_logits,
-        value=logits_to_scalar(prediction.value_logits, network.config.scale),
+        value=logits_to_scalar(prediction.value_logits, network.config),
         embedding=node,
     )
 
@@ -80,7 +80,7 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
         prediction: Prediction = infer(network, variables, "predict", step.state)
         depth = node.depth + 1
         # Without LSTM each prediction is a single reward, as with a horizon of one.
-        prefix = logits_to_scalar(step.prefix_logits, network.config.scale)
+        prefix = logits_to_scalar(step.prefix_logits, network.config)
         reward = prefix - jnp.where(node.depth % horizon == 0, 0.0, node.prefix)
         keep = (depth % horizon != 0)[:, None]
         memory = jax.tree.map(lambda x: jnp.where(keep, x, 0.0), step.memory)
@@ -88,7 +88,7 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
             reward=reward,
             discount=jnp.full_like(reward, config.target.discount),
             prior_logits=prediction.policy_logits,
-            value=logits_to_scalar(prediction.value_logits, network.config.scale),
+            value=logits_to_scalar(prediction.value_logits, network.config),
         )
         node = Node(step.state.astype(node.state.dtype), memory, prefix, depth)
         if isinstance(actions, Continuous):

@@ -131,7 +131,8 @@ def test_policy_and_priorities():
 
 
 def test_prefix_error_by_depth():
-    exact = jnp.log(scalar_to_probs(jnp.array([[0.0, 2.0], [0.0, -1.0]]), 2) + 1e-9)
+    prefix = jnp.array([[0.0, 2.0], [0.0, -1.0]])
+    exact = jnp.log(scalar_to_probs(prefix, NetworkConfig(support=2)) + 1e-9)
     targets = make_targets(value_prefix=jnp.array([[1.0, 2.5], [0.5, -1.0]]))
     found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), targets, make_batch(), NETWORK)
     np.testing.assert_allclose(

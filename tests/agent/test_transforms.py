@@ -11,6 +11,7 @@ from ez_jax.agent.transforms import (
     signed_parabolic,
     two_hot,
 )
+from ez_jax.config import NetworkConfig
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_two_hot_keeps_the_expectation():
 
 def test_targets_are_transformed_before_they_are_spread():
     """h(3) = 1.003 lies between the atoms 1 and 2; h(-8) = -2.008 beyond the last one."""
-    probs = scalar_to_probs(jnp.array([3.0, -8.0]), 2)
+    probs = scalar_to_probs(jnp.array([3.0, -8.0]), NetworkConfig(support=2))
     np.testing.assert_allclose(probs, [[0, 0, 0, 0.997, 0.003], [1, 0, 0, 0, 0]], atol=1e-6)
 
 
@@ -112,11 +113,25 @@ def test_logits_of_a_two_hot_give_the_scalar_back():
 
 def test_a_scale_brings_the_atoms_closer():
     """0.3 on a scale of 10 lies where 3 lies on one of 1; logits give rewards as they are."""
-    probs = scalar_to_probs(jnp.array([0.3, -0.8]), 2, 10.0)
-    np.testing.assert_allclose(probs, scalar_to_probs(jnp.array([3.0, -8.0]), 2), atol=1e-6)
+    probs = scalar_to_probs(jnp.array([0.3, -0.8]), NetworkConfig(support=2, scale=10.0))
+    plain = scalar_to_probs(jnp.array([3.0, -8.0]), NetworkConfig(support=2))
+    np.testing.assert_allclose(probs, plain, atol=1e-6)
     x = np.array([-40, -0.01, 0.0, 0.3, 12.34, 40], np.float32)
-    logits = jnp.log(scalar_to_probs(x, 20, 10.0))
-    np.testing.assert_allclose(logits_to_scalar(logits, 10.0), x, rtol=1e-4, atol=2e-5)
+    ten = NetworkConfig(support=20, scale=10.0)
+    logits = jnp.log(scalar_to_probs(x, ten))
+    np.testing.assert_allclose(logits_to_scalar(logits, ten), x, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("contraction, learned", [(True, 1.2507), (False, 1.5)])
+def test_noise_of_targets_draws_a_contracted_value_towards_zero(contraction, learned):
+    """Cross-entropy learns the mean of the two-hot targets. Of 0 and 3 that is h^-1(1.003 / 2) =
+    1.2507, though the mean is 1.5; without h it is the mean, between atoms too.
+    """
+    scale = 1.0 if contraction else 2.0
+    network = NetworkConfig(support=8, scale=scale, contraction=contraction)
+    probs = scalar_to_probs(jnp.array([0.0, 3.0]), network)
+    logits = jnp.log(jnp.mean(probs, axis=0) + 1e-12)
+    np.testing.assert_allclose(logits_to_scalar(logits, network), learned, rtol=1e-3)
 
 
 def test_logits_to_scalar_is_float32_and_zero_at_the_start():

@@ -104,4 +104,4 @@ class TableNetwork:
 
 def scalar_logits(x):
     """Logits that say x exactly."""
-    return jnp.log(jnp.maximum(scalar_to_probs(x, SUPPORT), 1e-30))
+    return jnp.log(jnp.maximum(scalar_to_probs(x, NetworkConfig(support=SUPPORT)), 1e-30))
