@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ez_jax.envs import register as register
     from ez_jax.presets import PRESETS as PRESETS
     from ez_jax.presets import classic as classic
+    from ez_jax.presets import continuous as continuous
     from ez_jax.runner.evaluation import evaluate as evaluate
     from ez_jax.runner.restore import restore as restore
     from ez_jax.runner.setup import setup as setup
@@ -31,6 +32,7 @@ _HOME = {
     "LossFn": "agent.losses",
     "PRESETS": "presets",
     "classic": "presets",
+    "continuous": "presets",
     "evaluate": "runner.evaluation",
     "register": "envs",
     "replace": "config",

@@ -56,9 +56,8 @@ def values(network: Network, config: Config, variables: Any, batch: Batch) -> tu
     training, _ = unroll.unroll_model(
         network, plain, variables, jax.random.key(0), batch, config.loss.consistency > 0
     )
-    return logits_to_scalar(inference.value_logits, config.network), logits_to_scalar(
-        training.value_logits[:, 0], config.network
-    )
+    told = logits_to_scalar(inference.value_logits, config.network)
+    return told, logits_to_scalar(training.value_logits[:, 0], config.network)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """Actions that are vectors: the squashed Gaussian, its targets, and the search over candidates."""
 
+import dataclasses
 import functools
 
 import chex
@@ -155,8 +156,7 @@ def test_search_finds_the_best_candidate(explore):
 
 def test_gumbel_noise_is_for_what_is_done_and_not_for_what_is_learned():
     """The target names the best candidate all the same (asserted in `one_decision`)."""
-    noisy = replace(CLASSIC, search__gumbel_noise=True, search__num_simulations=32)
-    noisy = replace(noisy, search__max_considered_actions=16).search
+    noisy = dataclasses.replace(CONFIG, gumbel_noise=True)
     done, best = one_decision(noisy, explore=True, roots=64)
     # Sigma of the best is at most 5.4 above that of the worst, the noise deviates by 1.3: near ones
     # change places, far ones do not.
