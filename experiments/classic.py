@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from ez_jax.cli import RunArgs, env_steps, launch, option, with_task
+from ez_jax.cli import RunArgs, env_steps, import_modules, imports, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import Config, EnvConfig
 from ez_jax.presets import classic, continuous
@@ -64,6 +64,7 @@ def acts_by_vectors(argv: list[str], env: str) -> bool:
     if slots != "0":
         return False  # they make indices of vectors
     try:
+        import_modules(imports(argv))  # they may register the task
         return isinstance(describe(EnvConfig(id=env), 1).spec.actions, Continuous)
     except ValueError:
         return False

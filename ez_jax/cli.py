@@ -85,6 +85,20 @@ def option(argv: list[str], name: str, default: str) -> str:
     return value
 
 
+def imports(argv: list[str]) -> tuple[str, ...]:
+    """The modules that a command line which is not parsed yet asks to import."""
+    names: tuple[str, ...] = ()
+    taking = False
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            taking = name == "--import" and not equals
+            names = (value,) if name == "--import" and equals else () if taking else names
+        elif taking:
+            names += (word,)
+    return names
+
+
 def by_backend(preset: str, *, cpu: str, other: str) -> tuple[str, str]:
     """The preset to run and why.
 

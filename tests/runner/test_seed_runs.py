@@ -23,6 +23,7 @@ from helpers.tiny import (
 )
 
 from ez_jax import restore, run_seeds
+from ez_jax.cli import imports
 from ez_jax.config import applicable, replace, to_dict, validate
 from ez_jax.observations import observation_shape
 from ez_jax.presets import classic, continuous
@@ -265,6 +266,26 @@ def test_settings_of_continuous_tasks_follow_from_their_actions():
         config = script.parse(["--env", *words]).config
         slots = config.env.action_slots
         assert config == replace(classic(words[0]), env__action_slots=slots)
+
+
+def test_settings_of_continuous_tasks_of_ones_own(tmp_path, monkeypatch):
+    """A module that `--import` names, among other options, may register the task."""
+    (tmp_path / "my_vectors.py").write_text(
+        "from ez_jax.envs import register\nfrom ez_jax.envs.catch import Catch\n"
+        "class Reach(Catch):\n    action_size = 2\n"
+        "    def step(self, state, action, key):\n"
+        "        return super().step(state, 1 * (action[0] > 0), key)\n"
+        "register('mine/Reach', lambda: Reach(6, 3))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert imports(["--import", "a", "b", "--seed", "1", "--imports", "c"]) == ("a", "b")
+    assert imports(["--import=a", "--import", "b"]) == ("b",)
+    words = ["--env=mine/Reach", "--import", "my_vectors"]
+    assert load_script("classic").parse([*words, "--seed=1"]).config == replace(
+        continuous("mine/Reach"), seed=1
+    )
+    # One that is not there is refused by `launch`, with the rest.
+    assert load_script("classic").parse([*words, "no_such_module"]).imports[1] == "no_such_module"
 
 
 @pytest.mark.parametrize(
