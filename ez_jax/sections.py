@@ -140,15 +140,14 @@ class SearchConfig:
     """Continuous actions: how many times larger."""
     inner_actions: int = bounded(2, 1)
     """Continuous actions: candidates below the root."""
-    gumbel_noise: bool = False
-    """Continuous actions: Gumbel noise among the candidates when exploring, as for indices."""
     policy_target: Literal["best", "weights", "corrected"] = "best"
     """Continuous actions: the policy learns the action that the search prefers (EfficientZero-V2
     with several entries), or all candidates by their weights (with one entry), or these times the
     ratio of the policy's density to that of the draws, without which wide draws inflate it."""
     temperature: tuple[float, float, float] = (1.0, 0.5, 0.25)
-    """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, after, of the updates
-    online."""
+    """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, and after, of the
+    online updates.
+    """
     embedding_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the latent states in the tree."""
 

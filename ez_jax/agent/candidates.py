@@ -54,8 +54,6 @@ def policy_target(
 ) -> Array:
     """What the policy `head [B, 2 D]` learns of a search over candidates: `[B, K (D + 1)]`."""
     if config.policy_target == "best":
-        if config.gumbel_noise:  # `best` is what was done, by chance
-            best = jnp.argmax(weights, axis=-1)
         weights = jax.nn.one_hot(best, weights.shape[-1])
     elif config.policy_target == "corrected":
         log_policy = actions.log_density(head[:, None], candidates)

@@ -234,8 +234,7 @@ def tree_from_root(
         count = config.sampled_actions
         prior, candidates = sample(actions, config, draw_key, head, count, wide, not explore)
         node = root.embedding._replace(candidates=candidates)
-        root = root.replace(prior_logits=prior, embedding=node)
-        explore = explore and config.gumbel_noise
+        root, explore = root.replace(prior_logits=prior, embedding=node), False
     policy = _gumbel_policy if config.algorithm == "gumbel" else _puct_policy
     allowed = budget(config, root.prior_logits.shape[-1])
     output = policy(config, allowed, explore, temperature)(

@@ -116,15 +116,16 @@ def test_policy_targets(kind):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def one_decision(config, explore, roots=8):
-    """A search where one step decides: reward -(a - 0.6)^2, then nothing."""
-    one = Continuous(1)
+@pytest.mark.parametrize("explore", [True, False])
+def test_search_finds_the_best_candidate(explore):
+    """One step decides: reward -(a - 0.6)^2, then nothing. The child's reward is of its vector."""
+    one, roots = Continuous(1), 8
 
     def recurrent_fn(variables, key, index, node):
         action = chosen(node.candidates, index)
         paid = node.depth == 0
         reward = jnp.where(paid, -jnp.sum((action - 0.6) ** 2, axis=-1), 0.0)
-        prior, candidates = sample(one, config, key, jnp.zeros((roots, 2)), 2, 0)
+        prior, candidates = sample(one, CONFIG, key, jnp.zeros((roots, 2)), 2, 0)
         output = mctx.RecurrentFnOutput(
             reward=reward,
             discount=jnp.ones(roots),
@@ -138,32 +139,14 @@ def one_decision(config, explore, roots=8):
         prior_logits=jnp.zeros((roots, 2)), value=jnp.zeros(roots), embedding=node
     )
     found = search_from_root(
-        root, recurrent_fn, config, {}, jax.random.key(0), explore=explore, actions=one
+        root, recurrent_fn, CONFIG, {}, jax.random.key(0), explore=explore, actions=one
     )
     candidates, weights = one.candidates(found.policy)
     assert candidates.shape == (roots, 16, 1) and found.action.shape == (roots, 1)
     distance = np.abs(np.asarray(candidates[..., 0]) - 0.6)
-    best = np.take_along_axis(np.asarray(candidates), np.argmin(distance, axis=1)[:, None, None], 1)
     np.testing.assert_array_equal(np.argmax(weights, axis=1), np.argmin(distance, axis=1))
-    return found.action, best[:, 0]
-
-
-@pytest.mark.parametrize("explore", [True, False])
-def test_search_finds_the_best_candidate(explore):
-    """The child's reward is of its vector."""
-    np.testing.assert_array_equal(*one_decision(CONFIG, explore))
-
-
-def test_gumbel_noise_is_for_what_is_done_and_not_for_what_is_learned():
-    """The target names the best candidate all the same (asserted in `one_decision`)."""
-    noisy = dataclasses.replace(CONFIG, gumbel_noise=True)
-    done, best = one_decision(noisy, explore=True, roots=64)
-    # Sigma of the best is at most 5.4 above that of the worst, the noise deviates by 1.3: near ones
-    # change places, far ones do not.
-    changed = np.asarray(done != best)
-    assert 0.2 < changed.mean() < 0.95
-    assert np.abs(np.asarray(done) - 0.6).mean() < 0.5
-    np.testing.assert_array_equal(*one_decision(noisy, explore=False))
+    best = np.take_along_axis(np.asarray(candidates), np.argmin(distance, axis=1)[:, None, None], 1)
+    np.testing.assert_array_equal(found.action, best[:, 0])
 
 
 def riccati(a, b, reward, cost, discount):
