@@ -81,7 +81,7 @@ def fitted(args: Args, preset: str) -> Args:
         config = replace(config, **begun)
     else:
         validate(config)
-        check_task(config.env.id)
+        check_task(config.env)
         spec = describe(config.env, config.env.stack).spec
         config = fit(config, spec, 3600 * args.hours, matmul_rate())
     return dataclasses.replace(args, config=config)

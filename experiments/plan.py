@@ -25,7 +25,7 @@ from typing import Annotated, NamedTuple
 import tyro
 
 from ez_jax.cli import option
-from ez_jax.config import Config, replace, to_dict, validate
+from ez_jax.config import Config, EnvConfig, replace, to_dict, validate
 from ez_jax.presets import PRESETS
 
 
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     from ez_jax.envs import check_task
 
     try:
-        check_task(f"{args.game}-v5")
+        check_task(EnvConfig(id=f"{args.game}-v5"))
         validate(args.config)
         chip, devices = find(args.target, kind, topology)
     except ValueError as error:

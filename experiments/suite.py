@@ -25,7 +25,7 @@ from typing import Annotated
 
 import tyro
 
-from ez_jax.config import Config, replace, validate
+from ez_jax.config import Config, EnvConfig, replace, validate
 from ez_jax.suite.jobs import Job, agree, finished, work
 from ez_jax.suite.published import ATARI
 
@@ -144,7 +144,7 @@ def command_of(task: str) -> list[str]:
         return ["dmc100k.py", f"--task={task}"]
     except UnknownTask as unknown:
         try:
-            check_task(task)
+            check_task(EnvConfig(id=task))
         except UnknownTask as error:
             raise (error if "nearest" in str(error) else unknown) from None
     return ["classic.py", f"--env={task}"]

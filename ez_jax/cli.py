@@ -85,6 +85,14 @@ def option(argv: list[str], name: str, default: str) -> str:
     return value
 
 
+def flag(argv: list[str], name: str) -> bool:
+    """Whether a command line that is not parsed yet has a switch of the program on."""
+    on = False
+    for word in argv:
+        on = (on or word == f"--{name}") and word != f"--no-{name}"
+    return on
+
+
 def imports(argv: list[str]) -> tuple[str, ...]:
     """The modules that a command line which is not parsed yet asks to import."""
     names: tuple[str, ...] = ()

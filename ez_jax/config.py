@@ -162,7 +162,8 @@ def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
       image: observations are images.
       atari: the task is one of EnvPool's Atari games.
     """
-    emulator = ("height", "width", "grayscale", "frame_skip", "noop_max", "episodic_life")
+    size = () if config.env.pixels else ("height", "width", "pixels")
+    emulator = (*size, "grayscale", "frame_skip", "noop_max", "episodic_life")
     convolutions = ("patch", "pools", "head_channels", "action_planes")
     puct = ("dirichlet_alpha", "dirichlet_fraction", "pb_c_init", "pb_c_base", "temperature")
     sampled = (
@@ -172,7 +173,7 @@ def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
         "inner_actions",
         "policy_target",
     )
-    repeats = ("action_slots", "action_repeat")
+    repeats = ("pixels", "action_slots", "action_repeat")
     halving = ("by_action_count", "max_considered_actions", "q_scale", "c_visit", "c_scale")
     unread: dict[str, tuple[str, ...]] = {
         "env": repeats if atari else emulator,

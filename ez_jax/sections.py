@@ -23,6 +23,8 @@ class EnvConfig:
     """Frame height in pixels."""
     width: int = bounded(96, 16)
     """Frame width in pixels."""
+    pixels: bool = False
+    """DeepMind Control: RGB frames in place of the state (drawn with EGL)."""
     grayscale: bool = False
     """One luminance channel instead of RGB."""
     frame_skip: int = bounded(4, 1)
@@ -182,9 +184,7 @@ class TargetConfig:
     prefix_horizon: int = bounded(5, 1)
     """The value prefix starts anew after so many model steps."""
     bootstrap: Literal["network", "search"] = "network"
-    """Bootstrap from the value head (the authors' code) or from the value of the search (the
-    paper's text).
-    """
+    """Bootstrap from the value head (the authors' code) or the search's value (paper)."""
     value: Literal["td", "search", "mixed"] = "td"
     """The value target: n steps and a bootstrap; the value of the search (SVE); or
     EfficientZero-V2's mix of the two.

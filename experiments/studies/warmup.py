@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from ez_jax import setup
-from ez_jax.config import replace
+from ez_jax.config import EnvConfig, replace
 from ez_jax.envs import check_task
 from ez_jax.presets import CPU
 from ez_jax.program.loops import HostLoop, make_training_envs
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     setup()
     try:
         for game in args.games:
-            check_task(f"{game}-v5")
+            check_task(EnvConfig(id=f"{game}-v5"))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@
 `pgx/<id>`; `drawn/<id>` draws the boards of a pure one.
 """
 
+from ez_jax.envs import drawing as drawing  # before EnvPool
 from ez_jax.envs.envpool import EnvPool, is_atari
 from ez_jax.envs.functional import Environment, JaxEnvs, ProtocolError, Reset, Step
 from ez_jax.envs.registry import (

@@ -11,6 +11,7 @@ import envpool
 import numpy as np
 
 from ez_jax.config import EnvConfig
+from ez_jax.envs import drawing
 from ez_jax.envs.spaces import Frames, Moves, check_spaces, host_step, learned_reward
 from ez_jax.types import EnvSpec, TimeStep
 
@@ -38,7 +39,7 @@ class EnvPool:
         limit = config.max_episode_steps if training else config.eval_max_episode_steps
         self._repeat = 1 if self.is_atari else config.action_repeat
         options = {"max_episode_steps": limit * self._repeat} if limit else {}
-        options |= atari_options(config) if self.is_atari else {}
+        options |= task_options(config)
         self._pool = envpool.make(
             config.id,
             env_type="gymnasium",
@@ -138,10 +139,16 @@ def atari_options(config: EnvConfig) -> dict[str, Any]:
     )
 
 
+def task_options(config: EnvConfig) -> dict[str, Any]:
+    """EnvPool's options for the kind of task."""
+    if is_atari(config.id):
+        return atari_options(config)
+    return drawing.options(config) if config.pixels else {}
+
+
 def describe(config: EnvConfig, stack: int) -> EnvSpec:
     """The spec of a task, without starting an emulator."""
-    options = atari_options(config) if is_atari(config.id) else {}
-    made = envpool.make_spec(config.id, **options)
+    made = envpool.make_spec(config.id, **task_options(config))
     moves = Moves(made.action_space, config.action_slots)
     return Frames(made.observation_space).spec(moves, stack)
 

@@ -10,8 +10,8 @@ import numpy as np
 from envpool import registration
 
 from ez_jax.config import EnvConfig
+from ez_jax.envs import drawing, functional
 from ez_jax.envs import envpool as envpool_lib
-from ez_jax.envs import functional
 from ez_jax.envs import gymnasium as gymnasium_lib
 from ez_jax.envs.catch import Catch
 from ez_jax.envs.drawn import Drawn
@@ -92,10 +92,10 @@ def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments
       ValueError: actions or observations are of a kind that is not supported, or the library is
         not installed.
     """
+    check_task(config)
     if (environment := _discretised(config.id, config.action_slots)) is not None:
         functional.check_protocol(environment, config.id)
         return JaxEnvs(environment, config, seeds, training=training)
-    check_task(config.id, config.action_slots)
     if config.id.startswith(GYMNASIUM):
         task = config.id.removeprefix(GYMNASIUM)
         return gymnasium_lib.Gymnasium(task, config, seeds, training=training)
@@ -104,12 +104,12 @@ def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments
 
 def describe(config: EnvConfig, stack: int) -> Description:
     """Describes a task without starting an emulator; raises as `make` does."""
+    check_task(config)
     if (environment := _discretised(config.id, config.action_slots)) is not None:
         return Description(*functional.describe(environment, config.num_envs, stack))
     if config.id.startswith(GYMNASIUM):
         task = config.id.removeprefix(GYMNASIUM)
         return Description(gymnasium_lib.describe(task, stack, config.action_slots), None)
-    check_task(config.id, config.action_slots)
     return Description(envpool_lib.describe(config, stack), None)
 
 
@@ -122,13 +122,11 @@ def has_limit(config: EnvConfig) -> bool:
     return True  # all of EnvPool's have one
 
 
-def check_task(task: str, slots: int = 0) -> None:
-    """Raises as `make` does, before anything is built, unless there is such a task.
-
-    Args:
-      task: its id.
-      slots: `env.action_slots`.
-    """
+def check_task(config: EnvConfig) -> None:
+    """Raises as `make` does, before anything is built, unless there is such a task."""
+    task, slots = config.id, config.action_slots
+    if config.pixels and not is_control(task):
+        raise ValueError(f"env.pixels=True is for tasks of DeepMind Control, which {task} is not")
     if _discretised(task, slots) is not None:
         return
     if task.startswith(GYMNASIUM):
@@ -143,6 +141,8 @@ def check_task(task: str, slots: int = 0) -> None:
         }
         raise _unknown(task, lower)
     check_supported(task, slots)
+    if config.pixels:
+        drawing.check()
 
 
 def _discretised(task: str, slots: int) -> Environment | None:

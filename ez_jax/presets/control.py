@@ -59,6 +59,30 @@ DMC_CPU = replace(
     run__checkpoint_every=2000,
 )
 
+# Frames in place of states: the network for images, of three frames (EfficientZero-V2, appendix).
+PIXELS: Changes = dict(
+    env__pixels=True,
+    env__stack=3,
+    network__channels=64,
+    network__pools=2,
+    network__blocks=1,
+    network__projection=1024,
+    network__predictor=512,
+    loss__shift=4,
+)
+# The same for two cores, of which drawing takes a part.
+PIXELS_CPU: Changes = PIXELS | dict(
+    env__height=64,
+    env__width=64,
+    network__channels=32,
+    network__patch=2,
+    network__pools=1,
+    network__projection=128,
+    network__predictor=32,
+    cycle__batch_size=32,
+    loss__shift=3,
+)
+
 DMC_EASY = (
     "CartpoleBalance-v1",
     "CartpoleBalanceSparse-v1",
@@ -74,16 +98,20 @@ DMC_EASY = (
 """Tasks with a budget of 50,000 decisions in EfficientZero-V2, table 2; the others have 100,000."""
 
 
-def dmc(task: str, preset: str = "dmc-cpu", env_steps: int | None = None) -> Config:
+def dmc(
+    task: str, preset: str = "dmc-cpu", env_steps: int | None = None, *, pixels: bool = False
+) -> Config:
     """A preset for a task of DeepMind Control.
 
     Args:
       task: its id in EnvPool.
       preset: `dmc`, `dmc-cpu`, or `debug`: a whole run of 600 decisions, which learns nothing.
-      env_steps: a budget in decisions instead of the task's own.
+      env_steps: a budget in decisions instead of the task's own, twice as large from frames.
+      pixels: frames in place of states.
     """
-    config = DMC if preset == "dmc" else DMC_CPU
-    budget = env_steps or (50_000 if task in DMC_EASY else 100_000)
+    config, images = (DMC, PIXELS) if preset == "dmc" else (DMC_CPU, PIXELS_CPU)
+    config = replace(config, **images) if pixels else config
+    budget = env_steps or (50_000 if task in DMC_EASY else 100_000) * (1 + pixels)
     return _for_budget(replace(config, env__id=task), budget, debug=preset == "debug")
 
 

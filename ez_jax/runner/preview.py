@@ -17,7 +17,7 @@ def preview(config: Config, num_seeds: int = 1) -> str:
       ValueError: a field is out of range, or the task is unknown.
     """
     validate(config)
-    check_task(config.env.id, config.env.action_slots)
+    check_task(config.env)
     spec = describe(config.env, config.env.stack).spec
     shown = applicable(config, image=len(spec.frame_shape) == 3, atari=is_atari(config.env.id))
     cost = spending.of_config(config, spec)

@@ -113,7 +113,7 @@ def check(
     """
     validate(runs[0].config)
     validate(runs[-1].config)  # the largest seed
-    check_task(runs[0].config.env.id, runs[0].config.env.action_slots)
+    check_task(runs[0].config.env)
     for run in runs:
         _check_path(run.workdir)
         if not resume and (run.workdir / "config.json").exists():

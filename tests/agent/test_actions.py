@@ -1,6 +1,5 @@
 """Actions that are vectors: the squashed Gaussian, its targets, and the search over candidates."""
 
-import dataclasses
 import functools
 
 import chex

@@ -254,9 +254,9 @@ def test_seeds_decide():
 def test_an_environment_of_ones_own(monkeypatch):
     monkeypatch.setattr(registry, "FUNCTIONAL", dict(registry.FUNCTIONAL))
     with pytest.raises(UnknownTask):
-        check_task("mine/Picture")
+        check_task(EnvConfig(id="mine/Picture"))
     register("mine/Picture", Picture)
-    check_task("mine/Picture")
+    check_task(EnvConfig(id="mine/Picture"))
     env = make(EnvConfig(id="mine/Picture", **RAW), [0, 1], training=True)
     spec = env.spec(4)
     assert (spec.num_actions, spec.frame_shape, spec.frame_dtype, spec.stack) == (
@@ -269,4 +269,4 @@ def test_an_environment_of_ones_own(monkeypatch):
     np.testing.assert_array_equal(a, b)
     assert a.max() > 240 and a.min() < 15 and np.any(a[0] != a[1])
     with pytest.raises(UnknownTask, match="the nearest are: mine/Picture"):
-        check_task("mine/Pictur")
+        check_task(EnvConfig(id="mine/Pictur"))

@@ -54,4 +54,4 @@ def test_time_limit_and_clipping():
 )
 def test_refusals(task, message):
     with pytest.raises(ValueError, match=message):
-        check_task(task)
+        check_task(EnvConfig(id=task))

@@ -40,7 +40,10 @@ def test_refusals_are_one_line_before_any_work(monkeypatch, task, message):
 
     monkeypatch.setattr(registry, "EnvPool", never)
     monkeypatch.setattr(registry, "JaxEnvs", never)
-    for attempt in (lambda: check_task(task), lambda: make(EnvConfig(id=task), [0], training=True)):
+    for attempt in (
+        lambda: check_task(EnvConfig(id=task)),
+        lambda: make(EnvConfig(id=task), [0], training=True),
+    ):
         with pytest.raises(ValueError) as caught:
             attempt()
         assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
@@ -51,11 +54,11 @@ def test_refusals_are_one_line_before_any_work(monkeypatch, task, message):
     "task", ["CartPole-v1", "Breakout-v5", "Catch-v0", "jax/Catch", "Pendulum-v1", "WalkerWalk-v1"]
 )
 def test_what_is_supported_is_not_refused(task):
-    check_task(task)
+    check_task(EnvConfig(id=task))
 
 
 def test_missing_libraries_name_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnax", None)  # an import of it fails
     with pytest.raises(ValueError, match='gymnax/CartPole-v1 needs the extra "jaxenvs"'):
-        check_task("gymnax/CartPole-v1")
-    check_task("CartPole-v1")  # nothing else needs it
+        check_task(EnvConfig(id="gymnax/CartPole-v1"))
+    check_task(EnvConfig(id="CartPole-v1"))  # nothing else needs it
