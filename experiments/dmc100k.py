@@ -36,7 +36,7 @@ class Args(RunArgs):
     preset: Literal["auto", "dmc", "dmc-cpu", "debug"] = "auto"
     """Named settings; auto takes `dmc-cpu` without an accelerator and `dmc` with one."""
     pixels: bool = False
-    """Frames in place of the state; needs EGL. Without a GPU a second draws 20 to 40 of them."""
+    """Frames in place of the state; needs EGL. Slow without a GPU, which draws them."""
 
 
 def parse(argv: list[str]) -> Args:
@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     preset, why = by_backend(args.preset, **AUTO)
     task = args.config.env.id.removesuffix("-v1") + ("-pixels" if args.pixels else "")
-    expected = "hours, most of them for drawing" if args.pixels else EXPECTED[preset]
-    return launch(args, task, preset, f"{why}; {expected}")
+    longer = ", from states; drawing frames takes longer" if args.pixels else ""
+    return launch(args, task, preset, f"{why}; {EXPECTED[preset]}{longer}")
 
 
 if __name__ == "__main__":

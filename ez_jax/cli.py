@@ -3,6 +3,7 @@
 Nothing heavy is imported before the command line is read: `--help` answers at once.
 """
 
+import argparse
 import dataclasses
 import importlib
 import os
@@ -87,24 +88,15 @@ def option(argv: list[str], name: str, default: str) -> str:
 
 def flag(argv: list[str], name: str) -> bool:
     """Whether a command line that is not parsed yet has a switch of the program on."""
-    on = False
-    for word in argv:
-        on = (on or word == f"--{name}") and word != f"--no-{name}"
-    return on
+    switches = f"--no-{name}", f"--{name}"
+    return [word for word in argv if word in switches][-1:] == [switches[1]]
 
 
 def imports(argv: list[str]) -> tuple[str, ...]:
     """The modules that a command line which is not parsed yet asks to import."""
-    names: tuple[str, ...] = ()
-    taking = False
-    for word in argv:
-        if word.startswith("--"):
-            name, equals, value = word.partition("=")
-            taking = name == "--import" and not equals
-            names = (value,) if name == "--import" and equals else () if taking else names
-        elif taking:
-            names += (word,)
-    return names
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--import", dest="names", nargs="*", default=[])
+    return tuple(parser.parse_known_args(argv)[0].names)
 
 
 def by_backend(preset: str, *, cpu: str, other: str) -> tuple[str, str]:

@@ -92,10 +92,10 @@ def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments
       ValueError: actions or observations are of a kind that is not supported, or the library is
         not installed.
     """
-    check_task(config)
-    if (environment := _discretised(config.id, config.action_slots)) is not None:
+    if (environment := _pure(config)) is not None:
         functional.check_protocol(environment, config.id)
         return JaxEnvs(environment, config, seeds, training=training)
+    check_task(config)
     if config.id.startswith(GYMNASIUM):
         task = config.id.removeprefix(GYMNASIUM)
         return gymnasium_lib.Gymnasium(task, config, seeds, training=training)
@@ -104,12 +104,12 @@ def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments
 
 def describe(config: EnvConfig, stack: int) -> Description:
     """Describes a task without starting an emulator; raises as `make` does."""
-    check_task(config)
-    if (environment := _discretised(config.id, config.action_slots)) is not None:
+    if (environment := _pure(config)) is not None:
         return Description(*functional.describe(environment, config.num_envs, stack))
     if config.id.startswith(GYMNASIUM):
         task = config.id.removeprefix(GYMNASIUM)
         return Description(gymnasium_lib.describe(task, stack, config.action_slots), None)
+    check_task(config)
     return Description(envpool_lib.describe(config, stack), None)
 
 
@@ -125,9 +125,7 @@ def has_limit(config: EnvConfig) -> bool:
 def check_task(config: EnvConfig) -> None:
     """Raises as `make` does, before anything is built, unless there is such a task."""
     task, slots = config.id, config.action_slots
-    if config.pixels and not is_control(task):
-        raise ValueError(f"env.pixels=True is for tasks of DeepMind Control, which {task} is not")
-    if _discretised(task, slots) is not None:
+    if _pure(config) is not None:
         return
     if task.startswith(GYMNASIUM):
         gymnasium_lib.check(task.removeprefix(GYMNASIUM), slots)
@@ -145,8 +143,11 @@ def check_task(config: EnvConfig) -> None:
         drawing.check()
 
 
-def _discretised(task: str, slots: int) -> Environment | None:
-    """`_functional`, with a grid of actions where slots are asked for."""
+def _pure(config: EnvConfig) -> Environment | None:
+    """`_functional` with the options of the config: a grid of actions, and no drawn frames."""
+    task, slots = config.id, config.action_slots
+    if config.pixels and not is_control(task):
+        raise ValueError(f"env.pixels=True is for tasks of DeepMind Control, which {task} is not")
     environment = _functional(task)
     if environment is None or not slots:
         return environment

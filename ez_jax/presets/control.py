@@ -59,19 +59,29 @@ DMC_CPU = replace(
     run__checkpoint_every=2000,
 )
 
-# Frames in place of states: the network for images, of three frames (EfficientZero-V2, appendix).
+# Frames in place of states: the network for images, and EfficientZero-V2's settings for them (its
+# released ones).
 PIXELS: Changes = dict(
     env__pixels=True,
-    env__stack=3,
+    env__stack=4,
     network__channels=64,
     network__pools=2,
     network__blocks=1,
+    network__action_embedding=16,
     network__projection=1024,
-    network__predictor=512,
+    network__predictor=256,
+    network__norm="batch",
+    target__discount=0.99,
+    loss__entropy=5e-3,
     loss__shift=4,
+    optimizer__name="sgd",
+    optimizer__learning_rate=0.2,
+    cycle__final_updates=20_000,
 )
-# The same for two cores, of which drawing takes a part.
-PIXELS_CPU: Changes = PIXELS | dict(
+# The same for two cores, on the other settings of `dmc-cpu`; not tried yet beyond a few updates.
+PIXELS_CPU: Changes = dict(
+    env__pixels=True,
+    env__stack=4,
     env__height=64,
     env__width=64,
     network__channels=32,
@@ -131,8 +141,8 @@ def _for_budget(config: Config, budget: int, *, debug: bool) -> Config:
     config = replace(
         config,
         env_steps=budget,
-        target__search_value_after=int(0.4 * budget),
-        target__fresh_steps=int(0.2 * budget),
+        target__search_value_after=min(int(0.4 * budget), 40_000),
+        target__fresh_steps=min(int(0.2 * budget), 20_000),
         replay__capacity=int(1.2 * budget) + 2000,
     )
     if not debug:
