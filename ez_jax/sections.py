@@ -72,9 +72,7 @@ class NetworkConfig:
     value_prefix: bool = True
     """Predict the summed reward by LSTM; off: single rewards (the paper's ablation)."""
     action_embedding: int = bounded(0, 0)
-    """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: its planes as they
-    are, one-hot for vectors.
-    """
+    """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: its planes."""
     action_planes: Literal["index", "one_hot"] = "index"
     """Images: an action is one plane a/|A| (paper), or a plane for each action, so that none lies
     between two others.
@@ -133,6 +131,9 @@ class SearchConfig:
     """Constant of sigma(q) = (c_visit + max visits) c_scale q (gumbel)."""
     c_scale: float = bounded(0.1, 0.0)
     """Scale of sigma(q) (gumbel)."""
+    uniform_fraction: float = bounded(0.0, 0.0, 1.0)
+    """Share of the uniform policy in the root's prior, in noiseless games none (gumbel): the mean
+    of AlphaZero's Dirichlet noise. No action gets lost, nor the model's data about it."""
     sampled_actions: int = bounded(16, 2)
     """Continuous actions: candidates at the root (EfficientZero-V2)."""
     wide_actions: int = bounded(12, 0)
@@ -148,8 +149,7 @@ class SearchConfig:
     ratio of the policy's density to that of the draws, without which wide draws inflate it."""
     temperature: tuple[float, float, float] = (1.0, 0.5, 0.25)
     """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, and after, of the
-    online updates.
-    """
+    online updates."""
     embedding_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the latent states in the tree."""
 

@@ -235,6 +235,8 @@ def tree_from_root(
         prior, candidates = sample(actions, config, draw_key, head, count, wide, not explore)
         node = root.embedding._replace(candidates=candidates)
         root, explore = root.replace(prior_logits=prior, embedding=node), False
+    elif explore and config.algorithm == "gumbel" and config.uniform_fraction:
+        root = root.replace(prior_logits=_with_uniform(head, config.uniform_fraction))
     policy = _gumbel_policy if config.algorithm == "gumbel" else _puct_policy
     allowed = budget(config, root.prior_logits.shape[-1])
     output = policy(config, allowed, explore, temperature)(
@@ -246,6 +248,11 @@ def tree_from_root(
         invalid_actions=None if legal is None else ~legal,
     )
     return Grown(output, candidates)
+
+
+def _with_uniform(logits: Array, fraction: float) -> Array:
+    """Logits of the policy `[B, A]` mixed with the uniform one."""
+    return jnp.log((1 - fraction) * jax.nn.softmax(logits) + fraction / logits.shape[-1])
 
 
 def _gumbel_policy(

@@ -138,18 +138,17 @@ class Peers:
                 time.sleep(POLL_S)
 
 
-def answer_abort(group: Group) -> None:
-    """Says who was lost where JAX's client aborts: it does so at once when process 0 is gone, and
-    takes no handler of Python's.
+def answer_abort(message: str | None) -> None:
+    """Says `message` where JAX's client aborts (None: nothing more is said): it does so when the
+    others do not come and when process 0 is gone, and takes no handler of Python's.
     """
-    host = group.store.get("host/0")
 
     def handler(number: int) -> None:
         del number
-        end(RETRY, f"lost process 0 on {host}, the coordinator, or the way to it; {HOW}")
+        end(RETRY, str(message))
 
     global _handler  # must live as long as the process
-    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
+    _handler = message and ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
     ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ez_jax.hosts import group as group_lib
-from ez_jax.hosts.peers import Peers, answer_abort, host_name
+from ez_jax.hosts.peers import HOW, Peers, answer_abort, host_name
 from ez_jax.hosts.store import Group, Service
 
 GIVEN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -17,6 +17,9 @@ ALONE = {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "OMPI_COMM_WORLD_SIZE
 """Variables of a cluster's job with a single process."""
 HEARTBEAT_S = 60
 """JAX's own, behind that of `peers`."""
+START_S = 300
+"""Time for all processes to come: hosts of a cluster start at unlike times. One that is lost before
+it came keeps the others waiting so long."""
 
 
 def number_of_processes() -> int:
@@ -38,31 +41,43 @@ def connect(local: bool = False) -> None:
     if local or group_lib.connected():
         return
     given = [os.environ.get(name) for name in GIVEN]
+    if not any(given) and any(os.environ.get(name) == one for name, one in ALONE.items()):
+        return
     jax.config.update("jax_enable_preemption_service", False)  # signals are ours: `meeting`
     # Else the client of JAX aborts when any process is lost, before it is known which one.
     jax.config.update("jax_enable_recoverability", True)
-    if any(given):
-        _connect_to(given)
-    elif any(os.environ.get(name) == one for name, one in ALONE.items()):
-        return
-    else:
-        try:
-            with warnings.catch_warnings():
-                # JAX asks for a package in any pod of Kubernetes.
-                warnings.simplefilter("ignore")
-                jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_S)
-        except ValueError as error:
-            if "coordinator_address" in str(error):
-                return  # no cluster
-            raise
-        except RuntimeError as error:
-            if "before" in str(error):
-                return  # JAX is in use already: a notebook
-            raise ValueError(f"cannot join the processes of the cluster: {error}") from error
-    _join()
+    answer_abort(
+        f"the other processes of this run did not come within {START_S} s: start all again"
+    )
+    try:
+        here = _connect_to(given) if any(given) else _connect_to_cluster()
+    finally:
+        answer_abort(None)
+    if here:
+        _join()
 
 
-def _connect_to(given: list[str | None]) -> None:
+def _connect_to_cluster() -> bool:
+    """Whether there is one."""
+    try:
+        with warnings.catch_warnings():
+            # JAX asks for a package in any pod of Kubernetes.
+            warnings.simplefilter("ignore")
+            jax.distributed.initialize(
+                initialization_timeout=START_S, heartbeat_timeout_seconds=HEARTBEAT_S
+            )
+        return True
+    except ValueError as error:
+        if "coordinator_address" in str(error):
+            return False
+        raise
+    except RuntimeError as error:
+        if "before" in str(error):
+            return False  # JAX is in use already: a notebook
+        raise ValueError(f"cannot join the processes of the cluster: {error}") from error
+
+
+def _connect_to(given: list[str | None]) -> bool:
     if missing := [name for name, value in zip(GIVEN, given) if not value]:
         raise ValueError(f"{', '.join(missing)} must be set too, or none of {', '.join(GIVEN)}")
     address, count, index = (str(value) for value in given)
@@ -79,6 +94,7 @@ def _connect_to(given: list[str | None]) -> None:
             int(count),
             int(index),
             cluster_detection_method="deactivate",
+            initialization_timeout=START_S,
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except RuntimeError as error:
@@ -86,6 +102,7 @@ def _connect_to(given: list[str | None]) -> None:
             f"process {index} of {count} cannot reach the others at {address}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+    return True
 
 
 def _join() -> None:
@@ -102,7 +119,8 @@ def _join() -> None:
     # that is tiny, when all are here.
     group.exchange("here", "")
     if group.index:
-        answer_abort(group)
+        host = group.store.get("host/0")
+        answer_abort(f"lost process 0 on {host}, the coordinator, or the way to it; {HOW}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from jax.experimental import multihost_utils

@@ -121,6 +121,17 @@ def test_an_error_in_one_ends_all(tmp_path):
     assert "a fault of its own" in output(tmp_path, 1)
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_one_whose_peers_do_not_come_says_so(index, tmp_path):
+    code = "from ez_jax.hosts import start; start.START_S = 1; start.connect()"
+    variables = by_hand(2, index, free_port())
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True
+    )
+    assert ended.returncode == 75, ended.stderr
+    assert "stopped: the other processes of this run did not come within 1 s" in ended.stderr
+
+
 WORDS = {
     "jax/Catch": [str(ROOT / "experiments/classic.py"), "--env=jax/Catch", "--preset=debug"],
     "Pong": [str(ROOT / "experiments/atari100k.py"), "--game=Pong", "--preset=debug"],
@@ -211,11 +222,21 @@ def newest(workdir):
     return max(saved, default=0)
 
 
+HASTY = """
+import runpy, sys
+from ez_jax.hosts import start
+start.START_S = 60
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a script that waits for a minute, not five, for a process that is lost before it came."""
+
+
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path):
     """SIGKILL of either process at random moments, resumed by two processes and by one with two
     devices in turn; the metrics and games are those of a run that nobody killed."""
-    words = [*WORDS["jax/Catch"], "--env-steps=4000", "--cycle.final-updates=0"]
+    words = ["-c", HASTY, *WORDS["jax/Catch"], "--env-steps=4000", "--cycle.final-updates=0"]
     words += ["--run.checkpoint-every=10", "--run.eval-episodes=2"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     (one,) = start([*words, f"--workdir={whole}"], tmp_path, count=1, devices=2)
@@ -238,7 +259,7 @@ def test_twenty_kills_change_nothing(tmp_path):
         victim = int(dice.integers(count))
         assert processes[victim].poll() is None, output(tmp_path, 0)  # not at its end already
         processes[victim].kill()
-        statuses = wait(processes, 60)
+        statuses = wait(processes, 120)
         assert statuses[victim] == -signal.SIGKILL
         # The survivor says whom it lost, or never met the other.
         assert all(status for status in statuses), output(tmp_path, 1 - victim)
