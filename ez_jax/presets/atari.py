@@ -30,39 +30,47 @@ V2 = replace(
     loss__entropy=5e-3,
 )
 
-# Sized for two CPU cores: 100k steps of Pong in about an hour. 16 simulations over 18 actions leave
-# few visits each, hence Gumbel search; the floor of the range and the entropy term keep small
-# errors of Q from becoming favourites.
+# Sized for two CPU cores: 100k steps of Pong in about two hours and a half. 8 simulations leave few
+# visits to an action, hence Gumbel search over four of them; a floor under the range of Q and one
+# under the entropy keep small errors of Q from becoming favourites, one under the root's prior keeps
+# every action in the data. Without h a value's noise has no bias; such values may be as large as
+# 1 / (1 - discount), and LayerNorm in the heads does not care whose states a batch holds.
 CPU = replace(
     PAPER,
     env__num_envs=8,
-    env__height=48,
-    env__width=48,
+    env__height=80,
+    env__width=80,
     env__grayscale=True,
-    network__channels=16,
-    network__patch=2,
+    network__channels=32,
+    network__patch=4,
     network__pools=0,
-    network__head_channels=8,
+    network__head_channels=16,
     network__lstm=128,
-    network__support=20,
+    network__action_planes="one_hot",
+    network__support=84,
+    network__contraction=False,
     network__projection=256,
     network__predictor=128,
+    network__norm="layer",
     network__joint_norm=True,
     search__algorithm="gumbel",
-    search__num_simulations=16,
-    search__max_considered_actions=8,
-    search__min_value_range=0.5,
+    search__num_simulations=8,
+    search__max_considered_actions=4,
+    search__min_value_range=0.1,
+    search__uniform_fraction=0.1,
     target__td_steps=10,
     reanalyse__mode="oldest",
-    reanalyse__positions=32,
+    reanalyse__positions=16,
     optimizer__name="adamw",
-    optimizer__learning_rate=1e-3,
+    optimizer__learning_rate=5e-4,
     optimizer__warmup_updates=200,
-    cycle__batch_size=64,
-    cycle__updates_per_act=3,
-    cycle__final_updates=1000,
-    loss__shift=2,
-    loss__entropy=0.1,
+    optimizer__schedule="cosine",
+    cycle__batch_size=32,
+    cycle__updates_per_act=7,
+    cycle__final_updates=0,
+    loss__shift=4,
+    loss__entropy=1.0,
+    loss__entropy_target=(0.6, 0.1),
     run__checkpoint_every=1000,
 )
 

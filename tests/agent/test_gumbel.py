@@ -319,3 +319,39 @@ def test_policy_improves_on_exact_values(run, actions):
         np.testing.assert_allclose(output.search_value[8:], tables.value[8:], rtol=1e-4)
     assert np.mean(gains) > 0.5
     assert actions == 18 or np.min(gains) > 0
+
+
+def one_state(prior, reward) -> Tables:
+    """A state that leads to itself, of value 0, with the prior and the rewards of its actions."""
+    count = len(prior)
+    return Tables(
+        np.zeros((1, count), np.int32),
+        np.array([reward], np.float32),
+        np.log([prior], dtype=np.float32),
+        np.zeros(1, np.float32),
+        np.float32(0.5),
+    )
+
+
+def test_a_share_of_the_uniform_policy_in_the_prior():
+    """By hand: .8 of the prior and .2 of the uniform policy; where all actions pay the same it is
+    the target. A noiseless search leaves the prior as it is."""
+    tables = one_state([1 - 2e-9, 1e-9, 1e-9, 1e-30], 4 * [0.0])
+    share = dict(num_simulations=8, max_considered_actions=4, uniform_fraction=0.2)
+    output, _ = table_search(True, **share)(tables, jax.random.key(0), np.zeros(1, int))
+    np.testing.assert_allclose(output.policy[0], [0.85, 0.05, 0.05, 0.05], rtol=1e-5)
+    output, _ = table_search(False, **share)(tables, jax.random.key(0), np.zeros(1, int))
+    np.testing.assert_allclose(output.policy[0], [1, 1e-9, 1e-9, 1e-30], rtol=1e-4)
+
+
+def test_the_share_finds_what_the_policy_has_lost():
+    """The third action alone pays, and a policy that has settled on the others would never learn
+    it: its probability stays below 1e-12 in the target of any search without the share."""
+    tables = one_state([0.7, 0.3, 1e-20, 1e-20], [0.0, 0.0, 1.0, 0.0])
+    states, few = np.zeros(256, int), dict(num_simulations=8, max_considered_actions=2)
+    lost, _ = table_search(True, **few)(tables, jax.random.key(0), states)
+    assert np.max(lost.policy[:, 2]) < 1e-12 and not np.any(lost.action == 2)
+    found, _ = table_search(True, **few, uniform_fraction=0.2)(tables, jax.random.key(0), states)
+    tried = np.mean(found.action == 2)
+    assert 0.02 < tried < 0.3  # the share gives it .05, and two are tried
+    assert np.all(found.policy[found.action == 2, 2] > 0.5)
