@@ -32,9 +32,9 @@ V2 = replace(
 
 # Sized for two CPU cores: 100k steps of Pong in about two hours and a half. 8 simulations leave few
 # visits to an action, hence Gumbel search over four of them; a floor under the range of Q and one
-# under the entropy keep small errors of Q from becoming favourites, one under the root's prior keeps
-# every action in the data. Without h a value's noise has no bias; such values may be as large as
-# 1 / (1 - discount), and LayerNorm in the heads does not care whose states a batch holds.
+# under the entropy keep small errors of Q from becoming favourites, one under the root's prior
+# keeps every action in the data. Without h a value's noise has no bias; such values may be as large
+# as 1 / (1 - discount), and LayerNorm in the heads does not care whose states a batch holds.
 CPU = replace(
     PAPER,
     env__num_envs=8,

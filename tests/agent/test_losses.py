@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.small import SMALL
 
 from ez_jax import config as config_lib
 from ez_jax import lowering, presets
@@ -22,9 +23,7 @@ from ez_jax.agent.losses import (
 from ez_jax.types import Targets, Unroll
 
 # Two unroll steps, two samples, three actions, the atoms -2..2.
-CONFIG = config_lib.replace(
-    presets.DEBUG, target__unroll_steps=2, network__support=2, loss__entropy=0.0
-)
+CONFIG = config_lib.replace(SMALL, target__unroll_steps=2, network__support=2, loss__entropy=0.0)
 LOG2, LOG3, LOG5 = np.log(2), np.log(3), np.log(5)
 
 

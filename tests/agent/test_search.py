@@ -10,12 +10,13 @@ import mctx
 import numpy as np
 import pytest
 from helpers.plain_search import PlainSearch
+from helpers.small import SMALL
 from helpers.tables import TableNetwork, Tables, jit, random_tables, table_recurrent
 
 from ez_jax.agent.search import Node, make_recurrent_fn, make_root, search, search_from_root
 from ez_jax.config import SearchConfig, replace
 from ez_jax.networks import Network, init_variables
-from ez_jax.presets import DEBUG, PAPER
+from ez_jax.presets import PAPER
 from ez_jax.types import EnvSpec
 
 
@@ -246,7 +247,7 @@ def random_variables(network: Network) -> dict:
 
 def test_half_precision_embeddings():
     """A real network; half precision stays inside the tree."""
-    config = replace(DEBUG, search__algorithm="muzero", search__embedding_dtype="bfloat16")
+    config = replace(SMALL, search__algorithm="muzero", search__embedding_dtype="bfloat16")
     network = Network(config.network, EnvSpec(6, (48, 48, 1), jnp.uint8, 4))
     variables = random_variables(network)
     observation = np.random.default_rng(1).integers(0, 256, (4, 48, 48, 4), np.uint8)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.small import SMALL
 
 from ez_jax import config as config_lib
 from ez_jax import presets
@@ -68,7 +69,7 @@ def test_value_prefix_restarts(restart, expected):
 def make_config(**changes):
     """Three unroll steps, two of the value horizon, discount 1/2."""
     return config_lib.replace(
-        presets.DEBUG, target__unroll_steps=3, target__td_steps=2, target__discount=0.5, **changes
+        SMALL, target__unroll_steps=3, target__td_steps=2, target__discount=0.5, **changes
     )
 
 
@@ -333,7 +334,7 @@ def plain_targets(reward, discount, last, value, root_value, policy, age, update
 def test_agrees_with_a_plain_loop_on_random_windows(prefix_horizon, kind, absorbing):
     """Windows of replay with several terminal ends and time-outs, and positions of every age."""
     config = config_lib.replace(
-        presets.DEBUG,
+        SMALL,
         env_steps=1000,
         target__unroll_steps=4,
         target__td_steps=3,

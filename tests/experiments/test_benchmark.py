@@ -108,7 +108,7 @@ def test_random_inputs_are_what_the_stages_take(scripts):
     made = benchmark.random_batch(model, 6)
     assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, drawn)
     assert (
-        made.frames.shape == (6, stack + k, 48, 48, 1) and made.frames.dtype == drawn.frames.dtype
+        made.frames.shape == (6, stack + k, 80, 80, 1) and made.frames.dtype == drawn.frames.dtype
     )
 
 

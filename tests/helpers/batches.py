@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from ez_jax import config as config_lib
-from ez_jax import presets
 from ez_jax.networks import Network, init_variables
 from ez_jax.types import Batch, EnvSpec, Targets
+from helpers.small import SMALL
 
 BATCH, STACK, UNROLL, TD, ACTIONS = 4, 2, 3, 2, 3
 VECTOR = EnvSpec(ACTIONS, (3,), np.float32, STACK)
@@ -15,7 +15,7 @@ IMAGE = EnvSpec(ACTIONS, (16, 16, 1), np.uint8, STACK)
 
 def make_config(unroll=UNROLL, **changes):
     return config_lib.replace(
-        presets.DEBUG,
+        SMALL,
         env__stack=STACK,
         target__unroll_steps=unroll,
         target__td_steps=TD,

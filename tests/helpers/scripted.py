@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from ez_jax import config as config_lib
-from ez_jax import presets
 from ez_jax.agent import acting, priorities
 from ez_jax.agent import replay as replay_lib
 from ez_jax.types import EnvSpec, SearchOutput, TimeStep
+from helpers.small import SMALL
 
 STACK, UNROLL, TD, SLOTS, ACTIONS = 3, 2, 2, 16, 3
 SPEC = EnvSpec(ACTIONS, (2, 2, 1), np.uint8, STACK)
@@ -35,7 +35,7 @@ LANES = [
 
 def make_config(num_envs=2, **changes):
     return config_lib.replace(
-        presets.DEBUG,
+        SMALL,
         env_steps=1000,
         env__num_envs=num_envs,
         env__stack=STACK,

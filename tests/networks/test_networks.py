@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.small import SMALL
 
 from ez_jax import config as config_lib
 from ez_jax import presets
@@ -17,7 +18,7 @@ ATARI = EnvSpec(18, (96, 96, 3), np.uint8, 4)
 IMAGE = EnvSpec(3, (16, 16, 1), np.uint8, 2)
 VECTOR = EnvSpec(3, (4,), np.float32, 2)
 TINY = config_lib.replace(
-    presets.DEBUG.network,
+    SMALL.network,
     patch=1,
     pools=1,
     channels=4,
