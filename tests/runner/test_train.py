@@ -234,9 +234,10 @@ def test_value_gap_command(reference, tmp_path, capsys):
         and found["updates"] == BREAKOUT.total_updates
     )
     # So young a network values what random play earns at nearly nothing, and the two ways to call
-    # it differ a little.
+    # it, by running and by batch moments, differ a little.
     assert 0 < found["return"] < 1 and abs(found["inference"]) < 0.5
-    assert 0 < abs(found["inference"] - found["training"]) < 0.5
+    assert abs(found["inference"] - found["training"]) < 0.5
+    assert found["correlation_inference"] != found["correlation_training"]
     assert f"positions{found['positions']:18d}" in capsys.readouterr().out
     # Rewards are what a network of this age is wrong about: by priority there are more of them.
     assert (
