@@ -138,18 +138,24 @@ class Peers:
                 time.sleep(POLL_S)
 
 
-def answer_abort(message: str | None) -> None:
-    """Says `message` where JAX's client aborts (None: nothing more is said): it does so when the
-    others do not come and when process 0 is gone, and takes no handler of Python's.
+def answer_abort(message: str) -> Callable[[], None]:
+    """Says `message` where JAX's client aborts: it does so when the others do not come and when
+    process 0 is gone, and takes no handler of Python's.
+
+    Returns:
+      what puts back the handler before, which may be another library's.
     """
 
     def handler(number: int) -> None:
         del number
-        end(RETRY, str(message))
+        end(RETRY, message)
 
     global _handler  # must live as long as the process
-    _handler = message and ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
-    ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
+    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
+    signal_of_c = ctypes.CDLL(None).signal
+    signal_of_c.argtypes, signal_of_c.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    before = signal_of_c(signal.SIGABRT, ctypes.cast(_handler, ctypes.c_void_p))
+    return lambda: signal_of_c(signal.SIGABRT, before)
 
 
 _handler: Any = None

@@ -46,13 +46,13 @@ def connect(local: bool = False) -> None:
     jax.config.update("jax_enable_preemption_service", False)  # signals are ours: `meeting`
     # Else the client of JAX aborts when any process is lost, before it is known which one.
     jax.config.update("jax_enable_recoverability", True)
-    answer_abort(
+    put_back = answer_abort(
         f"the other processes of this run did not come within {START_S} s: start all again"
     )
     try:
         here = _connect_to(given) if any(given) else _connect_to_cluster()
     finally:
-        answer_abort(None)
+        put_back()
     if here:
         _join()
 

@@ -132,6 +132,19 @@ def test_one_whose_peers_do_not_come_says_so(index, tmp_path):
     assert "stopped: the other processes of this run did not come within 1 s" in ended.stderr
 
 
+def test_an_abort_after_all_have_come_is_another_librarys_again():
+    code = """
+import faulthandler, os
+faulthandler.enable()
+from ez_jax.hosts.peers import answer_abort
+answer_abort("nobody came")()
+os.abort()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in ended.stderr and "nobody" not in ended.stderr
+
+
 WORDS = {
     "jax/Catch": [str(ROOT / "experiments/classic.py"), "--env=jax/Catch", "--preset=debug"],
     "Pong": [str(ROOT / "experiments/atari100k.py"), "--game=Pong", "--preset=debug"],

@@ -216,7 +216,11 @@ def test_sampled_reanalysis_uses_the_target_network():
 def test_reanalysis_in_pieces(mode, monkeypatch):
     """The same positions get the same network values, however many are searched at once."""
     config = replace(
-        CARTPOLE, reanalyse__mode=mode, optimizer__warmup_updates=0, search__algorithm="muzero"
+        CARTPOLE,
+        network__support=20,  # rounding grows with the atoms
+        reanalyse__mode=mode,
+        optimizer__warmup_updates=0,
+        search__algorithm="muzero",
     )
     found = []
     stages, env, state = begin(config, updates=3)
@@ -233,7 +237,7 @@ def test_reanalysis_in_pieces(mode, monkeypatch):
         )
     assert found[0].refreshed.max() == 3 and np.abs(found[0].network_value).max() > 0
     np.testing.assert_array_equal(found[0].refreshed, found[1].refreshed)
-    np.testing.assert_allclose(found[0].network_value, found[1].network_value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[0].network_value, found[1].network_value, rtol=1e-4, atol=1e-6)
     assert np.any(found[0].policy != found[1].policy)  # other noise
 
 
