@@ -164,7 +164,7 @@ def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
     """
     size = () if config.env.pixels else ("height", "width", "pixels")
     emulator = (*size, "grayscale", "frame_skip", "noop_max", "episodic_life")
-    convolutions = ("patch", "pools", "head_channels", "action_planes")
+    convolutions = ("patch", "motion", "pools", "head_channels", "action_planes")
     puct = ("dirichlet_alpha", "dirichlet_fraction", "pb_c_init", "pb_c_base", "temperature")
     sampled = (
         "sampled_actions",

@@ -57,7 +57,10 @@ class NetworkConfig:
     """
     patch: int = bounded(1, 1, 4)
     """Squares of so many pixels a side enter the first convolution as channels of one: fewer
-    places, more channels.
+    places, more channels."""
+    motion: float = bounded(0.0, 0.0)
+    """Images: the newest frame enters as it is, earlier ones as differences of consecutive frames
+    times this, so that small things that move are not lost in what stands; 0: as they are (paper).
     """
     pools: int = bounded(2, 0, 3)
     """2x2 average poolings after the two stride-2 convolutions: 96 px -> 6x6 with 2."""
@@ -187,8 +190,7 @@ class TargetConfig:
     """Bootstrap from the value head (the authors' code) or the search's value (paper)."""
     value: Literal["td", "search", "mixed"] = "td"
     """The value target: n steps and a bootstrap; the value of the search (SVE); or
-    EfficientZero-V2's mix of the two.
-    """
+    EfficientZero-V2's mix of the two."""
     search_value_after: int = bounded(40_000, 0)
     """T1 of the mixed target: n-step before so many updates."""
     fresh_steps: int = bounded(20_000, 0)
@@ -209,8 +211,7 @@ class ReanalyseConfig:
     """Positions per update (`oldest`)."""
     ratio: float = bounded(0.99, 0.0, 1.0)
     """Share of the batch whose policies are searched anew (`sampled`, `teacher`); values are
-    refreshed for all of it.
-    """
+    refreshed for all of it."""
 
 
 @dataclass(frozen=True)
@@ -255,8 +256,7 @@ class OptimizerConfig:
     """Linear warm-up."""
     schedule: Literal["drop", "cosine"] = "drop"
     """After the warm-up: one drop once the online updates are done (paper), or a cosine down to
-    that rate at the last one.
-    """
+    that rate at the last one."""
     drop_factor: float = bounded(0.1, 0.0, 1.0)
     """The last rate as a share of the peak."""
 

@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         np.random.default_rng(0),
         jax.jit(lambda variables, batch: values(network, config, variables, batch)),
     )
-    rows = []
+    rows, ages = [], []
     for _ in range(args.batches):
         chosen = rng.choice(len(lane), size, replace=False, p=weight / weight.sum())
         at = lane[chosen], slot[chosen]
@@ -99,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
         inference, training = both(variables, batch)
         target = targets.make_targets(batch, config, updates).value[:, 0]
         rows.append(np.stack([returns[at], target, inference, training]))
+        ages.append(np.asarray(batch.age))
     found = np.concatenate(rows, axis=1)
     names = ("return", "target", "inference", "training")
     result = {name: round(float(x.mean()), 4) for name, x in zip(names, found)}
@@ -107,7 +108,17 @@ def main(argv: list[str] | None = None) -> int:
             f"correlation_{name}": round(float(np.corrcoef(found[0], x)[0, 1]), 4)
             for name, x in zip(names[1:], found[1:])
         }
+    # One line for each quarter of the run so far, the newest first: values of one policy are alike in
+    # all of them, where returns are those of the policy that played.
+    quarter = np.minimum(4 * np.concatenate(ages) // max(int(state.actor.env_steps), 1), 3)
+    by_age = [
+        dict(zip(names, found[:, quarter == q].mean(axis=1).round(4).tolist()))
+        | {"positions": int((quarter == q).sum())}
+        for q in range(4)
+        if (quarter == q).any()
+    ]
     result |= {
+        "by_age": by_age,
         "positions": found.shape[1],
         "uniform": args.uniform,
         "updates": int(updates),

@@ -84,7 +84,7 @@ class Network(nn.Module):
         features: Callable[[], nn.Module]
         if self.state_rank == 3:
             self.representation: nn.Module = image.Representation(
-                c.channels, c.pools, c.blocks, c.patch, dtype, trunk_norm
+                c.channels, c.pools, c.blocks, c.patch, self.spec.stack, c.motion, dtype, trunk_norm
             )
             self.dynamics: nn.Module = image.Dynamics(
                 actions,
