@@ -108,8 +108,8 @@ def main(argv: list[str] | None = None) -> int:
             f"correlation_{name}": round(float(np.corrcoef(found[0], x)[0, 1]), 4)
             for name, x in zip(names[1:], found[1:])
         }
-    # One line for each quarter of the run so far, the newest first: values of one policy are alike in
-    # all of them, where returns are those of the policy that played.
+    # By the age of the data, in quarters of the run, the newest first: values of one policy are
+    # alike in all of them, returns are those of the policy that played.
     quarter = np.minimum(4 * np.concatenate(ages) // max(int(state.actor.env_steps), 1), 3)
     by_age = [
         dict(zip(names, found[:, quarter == q].mean(axis=1).round(4).tolist()))

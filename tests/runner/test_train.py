@@ -238,6 +238,9 @@ def test_value_gap_command(reference, tmp_path, capsys):
     assert 0 < found["return"] < 1 and abs(found["inference"]) < 0.5
     assert abs(found["inference"] - found["training"]) < 0.5
     assert found["correlation_inference"] != found["correlation_training"]
+    assert sum(row["positions"] for row in found["by_age"]) == found["positions"]
+    mean = sum(row["positions"] * row["return"] for row in found["by_age"]) / found["positions"]
+    assert mean == pytest.approx(found["return"], abs=1e-3)
     assert f"positions{found['positions']:18d}" in capsys.readouterr().out
     # Rewards are what a network of this age is wrong about: by priority there are more of them.
     assert (
