@@ -8,7 +8,10 @@ import shutil
 import signal
 
 import envpool
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from helpers.small import SMALL
 from helpers.tiny import (
     BREAKOUT,
     CARTPOLE,
@@ -24,10 +27,12 @@ from helpers.tiny import (
 )
 
 from ez_jax import restore, run
+from ez_jax.agent import replay as replay_lib
 from ez_jax.config import replace, to_dict, validate
 from ez_jax.presets import DEBUG, PRESETS
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.workdir import RunError, check_settings
+from ez_jax.types import EnvSpec
 
 RESULT_FIELDS = {
     "game",
@@ -251,6 +256,45 @@ def test_value_gap_command(reference, tmp_path, capsys):
     assert uniform["uniform"] and not found["uniform"] and found["return"] > uniform["return"]
     assert script.main([f"--workdir={tmp_path}"]) == 2
     assert "no run in" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_sight_command(reference, tmp_path, monkeypatch, capsys):
+    """Trained on the frames of the run, measured on the newest of them, which it has not seen."""
+    script, output = load_script("sight"), tmp_path / "sight.json"
+    monkeypatch.setattr(script, "HELD_OUT", 2)  # so short a run has few rewards
+    words = [f"--workdir={reference[0]}", "--updates=20", "--lines=2", "--steps=3"]
+    small = ["--switch", "cycle.batch-size=2", "--switch", "network.motion=12"]
+    assert script.main([*words, *small, f"--output={output}"]) == 0
+    found = json.loads(output.read_text())
+    assert [row["updates"] for row in found["rows"]] == [10, 20]
+    assert found["rows"][0]["variance"] == found["rows"][1]["variance"] > 0
+    assert found["rows"][0]["error"] != found["rows"][1]["error"]
+    assert found["switches"] == small[1::2] and found["workdir"] == "run"
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    for bad, message in (
+        (["--switch", "network.moton=12"], "names no setting"),
+        (["--switch", "network.patch=7"], "network.patch"),
+        (["--switch", "cycle.batch-size=64"], "too short"),
+        ([f"--workdir={tmp_path}"], "no run in"),
+    ):
+        assert script.main([*words, *bad]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_sums_of_the_next_rewards():
+    """Three steps, discount 1/2: of the episode alone, whose last step earns 4."""
+    script = load_script("sight")
+    config = replace(SMALL, env__num_envs=1, replay__capacity=64)
+    spec = EnvSpec(3, (16, 16, 1), np.uint8, 2)
+    replay = replay_lib.empty(config, spec, 1)
+    reward = jnp.zeros((1, 64)).at[0, :7].set(jnp.array([1.0, 0, 2, 4, 0, 8, 16]))
+    discount = jnp.ones((1, 64)).at[0, 3:5].set(0.0)
+    last = jnp.zeros((1, 64), bool).at[0, 4].set(True)
+    replay = replay.replace(reward=reward, discount=discount, last=last)
+    found = script.sums(replay, 0.5, 3)
+    assert found.shape == (1, 61)
+    np.testing.assert_allclose(found[0, :6], [1.5, 2, 4, 4, 0, 16])
 
 
 @pytest.mark.slow

@@ -1,0 +1,201 @@
+"""How soon a network sees what the points of a game hang on, from the frames of a run.
+
+    python experiments/studies/sight.py --workdir=runs/Pong-cpu-seed0 --output=sight.json
+    python experiments/studies/sight.py --workdir=runs/Pong-cpu-seed0 --switch network.motion=12
+
+The representation and the value head learn nothing but the rewards of the next steps, discounted,
+with no bootstrap: what they mistake is neither policy nor target. The last tenth of the replay is
+kept to measure on. In minutes this ranks what enters the network, its width and the augmentation;
+it says nothing about the model's later steps, nor about games whose rewards are rare.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from ez_jax import restore, setup
+from ez_jax.agent import replay as replay_lib
+from ez_jax.agent.augment import augment
+from ez_jax.agent.targets import n_step_value
+from ez_jax.agent.transforms import logits_to_scalar, scalar_to_probs
+from ez_jax.config import Config, from_dict, to_dict, validate
+from ez_jax.lowering import jit
+from ez_jax.networks import Network, init_variables
+from ez_jax.observations import frames_to_channels
+from ez_jax.program.loops import make_loop
+from ez_jax.program.mesh import make_mesh
+from ez_jax.runner.provenance import provenance
+from ez_jax.types import Array, Positions, Replay
+
+HELD_OUT = 10
+"""One part in so many of the replay, the newest, is measured on."""
+MEASURED = 2048
+"""Positions that are measured on, at most."""
+
+
+@dataclass(frozen=True)
+class Args:
+    workdir: Path
+    """Work directory of a run on images."""
+    output: Path | None = None
+    """JSON file to write."""
+    switch: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg()] = ()
+    """Settings as name=value, other than the run's: of `network`, the augmentation (`loss.shift`,
+    `loss.intensity`), `optimizer.learning-rate` and `cycle.batch-size`."""
+    updates: int = 4000
+    """Gradient steps."""
+    lines: int = 8
+    """Measurements, evenly spaced."""
+    steps: int = 10
+    """Steps whose rewards are summed."""
+
+
+def switched(config: Config, switches: tuple[str, ...]) -> Config:
+    """A config with other settings, each `section.name=value`.
+
+    Raises:
+      ValueError: no such setting, or a bad value.
+    """
+    values = to_dict(config)
+    for switch in switches:
+        name, equals, value = switch.partition("=")
+        section, _, field = name.replace("-", "_").partition(".")
+        if not equals or field not in values.get(section, {}):
+            raise ValueError(f"switch {switch!r} names no setting: give section.name=value")
+        try:
+            values[section][field] = json.loads(value)
+        except json.JSONDecodeError:
+            values[section][field] = value
+    changed = from_dict(values)
+    validate(changed)
+    return changed
+
+
+def sums(replay: Replay, discount: float, steps: int) -> Array:
+    """Discounted rewards of the next steps within the episode: `[N, T - steps]`."""
+    nothing = jnp.zeros(replay.reward.shape[1])
+    return jax.vmap(
+        lambda r, d, last: n_step_value(r, d, last, nothing, jnp.asarray(steps), steps)
+    )(replay.reward, discount * replay.discount, replay.last)
+
+
+def main(argv: list[str] | None = None) -> int:
+    setup()
+    args = tyro.cli(Args, args=argv, description=__doc__)
+    try:
+        restored = restore(args.workdir)
+        if restored.state is None:
+            raise ValueError(f"{args.workdir} holds a model without replay")
+        if len(restored.network.spec.frame_shape) != 3:
+            raise ValueError(f"{args.workdir} is a run on vectors")
+        config = switched(restored.config, args.switch)
+        state = make_loop(restored.config, make_mesh(1)).regenerate(restored.state)
+        rows = fit(config, restored.network, state.replay, args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    result = {"switches": list(args.switch), "steps": args.steps, "rows": rows}
+    if args.output:
+        about = provenance() | {"workdir": args.workdir.name}
+        args.output.write_text(json.dumps(about | result, indent=1) + "\n")
+    return 0
+
+
+def fit(config: Config, run: Network, replay: Replay, args: Args) -> list[dict[str, Any]]:
+    """Trains a new network and measures it on what it has not seen: a row for each measurement.
+
+    Raises:
+      ValueError: the replay has lost its beginning, or is too short.
+    """
+    network = Network(config.network, run.spec)
+    target = np.asarray(sums(replay, config.target.discount, args.steps))
+    times, filled = np.asarray(replay_lib.slot_times(replay)), int(replay.cursor)
+    if filled > replay.reward.shape[1]:
+        raise ValueError("the replay has overwritten its first frames: give it room for all")
+    usable = ~np.asarray(replay.last)[:, : target.shape[1]] & (times[: target.shape[1]] >= 0)
+    usable &= times[: target.shape[1]] < filled - args.steps
+    newest = times[: target.shape[1]] >= filled * (1 - 1 / HELD_OUT)
+    seen, held_out = np.argwhere(usable & ~newest), np.argwhere(usable & newest)
+    rng = np.random.default_rng(config.seed)
+    variables = init_variables(network, jax.random.key(config.seed))
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.optimizer.clip_norm),
+        optax.adamw(config.optimizer.learning_rate, weight_decay=config.optimizer.weight_decay),
+    )
+
+    def logits(params: Any, frames: Array) -> Array:
+        # In training mode: moments of the batch, so that no running average is in the way.
+        both = {"params": params, "batch_stats": batch_stats}
+        options: dict[str, Any] = {"train": True, "mutable": ["moments"]}
+        encoded = network.apply(both, frames_to_channels(frames), method="encode", **options)[0]
+        return network.apply(both, encoded, method="predict", **options)[0].value_logits
+
+    def stacks(replay: Replay, at: Array) -> Array:
+        return replay_lib.stacks(replay, Positions(at[:, 0], at[:, 1]), 1, config.env.stack)
+
+    @jit
+    def step(params: Any, opt_state: Any, key: Array, replay: Replay, at: Array, wanted: Array):
+        def loss(params: Any) -> Array:
+            frames = stacks(replay, at)
+            frames = augment(key, frames, config.loss.shift, config.loss.intensity)
+            probs = scalar_to_probs(wanted, config.network)
+            return optax.softmax_cross_entropy(logits(params, frames), probs).mean()
+
+        moved, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)
+        return optax.apply_updates(params, moved), opt_state
+
+    @jit
+    def predict(params: Any, replay: Replay, at: Array) -> Array:
+        return logits_to_scalar(logits(params, stacks(replay, at)), config.network)
+
+    size = 8 * config.cycle.batch_size
+    measured = held_out[rng.permutation(len(held_out))[: MEASURED // size * size]]
+    measured = measured[: len(measured) // size * size]
+    if not len(measured):
+        raise ValueError(f"the run is too short: a measurement takes {size} held out positions")
+    reward = np.asarray(replay.reward)[measured[:, 0], measured[:, 1]]
+    wanted = target[measured[:, 0], measured[:, 1]]
+    opt_state, key = optimizer.init(params), jax.random.key(config.seed)
+    rows, begun = [], time.process_time()
+    for number in range(1, args.updates + 1):
+        at = seen[rng.integers(len(seen), size=config.cycle.batch_size)]
+        params, opt_state = step(
+            params,
+            opt_state,
+            jax.random.fold_in(key, number),
+            replay,
+            jnp.asarray(at, jnp.int32),
+            jnp.asarray(target[at[:, 0], at[:, 1]]),
+        )
+        if number % max(args.updates // args.lines, 1):
+            continue
+        parts = np.split(measured.astype(np.int32), len(measured) // size)
+        told = np.concatenate([predict(params, replay, jnp.asarray(part)) for part in parts])
+        row = {
+            "cpu_s": time.process_time() - begun,
+            "error": float(np.mean((told - wanted) ** 2)),
+            "variance": float(np.var(wanted)),
+        }
+        # At the very steps that end in a point: the frame alone decides.
+        for name, there in (("at_losses", reward < 0), ("at_gains", reward > 0)):
+            if there.any():
+                row[name] = float(told[there].mean())
+        rows.append(
+            {"updates": number} | {name: float(f"{value:.5g}") for name, value in row.items()}
+        )
+        print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
