@@ -30,6 +30,11 @@ HEALTH = (
         "stays large: the model dreams (high) or targets are stale (low)",
     ),
     Health(
+        "`play/gains`, `play/losses`",
+        "rewards above and below 0 a thousand steps: gains rise or losses fall",
+        "constant over a third of the run: it has stopped to learn",
+    ),
+    Health(
         "`search/value_error`",
         "falls as the policy settles",
         "grows with the return: values cannot follow",
@@ -89,7 +94,8 @@ def health_table() -> str:
 
 
 RECENT = 0.1
-"""Search values are compared with the returns of so large a part of the run, the newest."""
+"""Search values are compared with the returns, and rewards are added up a thousand steps, of so
+large a part of the run, the newest."""
 
 
 def _mean(x: Array, mask: Array) -> Array:
@@ -180,12 +186,16 @@ def of_replay(replay: Replay, env_steps: Array, updates: Array, config: Config) 
     recent = replay.born >= env_steps - RECENT * config.env_steps
     mask = (known & recent & ~replay.last).astype(jnp.float32)
     stored = ((slot_times(replay) >= 0) & ~replay.last).astype(jnp.float32)
+    played = stored * recent
     stale = updates - replay.refreshed
     return {
         "search/value": _mean(replay.search_value, mask),
         "search/return": _mean(returns, mask),
         "search/value_bias": _mean(replay.search_value - returns, mask),
         "search/value_error": _mean(jnp.abs(replay.search_value - returns), mask),
+        # Long games end rarely: their points tell sooner than their scores.
+        "play/gains": 1000 * _mean(jnp.maximum(replay.reward, 0), played),
+        "play/losses": 1000 * _mean(jnp.maximum(-replay.reward, 0), played),
         "network/value_bias": _mean(replay.network_value - returns, mask),
         "replay/mean_priority": _mean(replay.priority, stored),
         "replay/max_priority": jnp.max(replay.priority),

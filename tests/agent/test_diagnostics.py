@@ -87,6 +87,14 @@ def test_search_values_are_compared_with_returns():
     )
     assert float(old["search/value_bias"]) == 0.0
     stored = ~np.asarray(replay.last)
+    reward = jnp.where(replay.last, 5.0, jnp.arange(replay.last.size).reshape(stored.shape) % 3 - 1)
+    played = diagnostics.of_replay(
+        recent.replace(reward=reward), jnp.asarray(10_000), jnp.asarray(100), config
+    )
+    for name, sign in (("play/gains", 1), ("play/losses", -1)):
+        expected = 1000 * np.mean(np.asarray(reward)[stored] == sign)
+        np.testing.assert_allclose(played[name], expected, rtol=1e-5)
+        assert expected > 0 and float(old[name]) == 0.0
     np.testing.assert_allclose(
         found["replay/policy_age"], (100 - np.asarray(replay.refreshed))[stored].mean(), rtol=1e-5
     )
