@@ -48,6 +48,24 @@ def test_the_shipped_model_catches(model, game):
     np.testing.assert_allclose(game.target.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_the_shipped_model_of_pong():
+    """Its values fall before the first point that it loses, and rise after it."""
+    pong = restore(ROOT / "experiments" / "models" / "pong")
+    assert pong.config.env.id == "Pong-v5" and pong.env_steps == 100_000 and pong.state is None
+    # Its own actions, by which every machine's rounding sees the same frames.
+    actions = (
+        "111111111422233223332244004444000000011111444433355544544422"
+        "332000000000000411155334554114443355445544151444333444444444"
+    )
+    opening = play(pong, actions=[np.asarray(int(action)) for action in actions])
+    (lost,) = np.flatnonzero(opening.reward)
+    assert lost == 114 and opening.reward[lost] == -1
+    np.testing.assert_allclose(opening.target.sum(axis=1), 1, rtol=1e-5)
+    assert opening.network_value[lost - 6 : lost].mean() < -1.2
+    assert opening.network_value[lost + 2 : lost + 6].mean() > -0.9
+
+
 def test_a_tree(model, game):
     """Visits of children add up to those of their parent without its own; Q is of the child."""
     nodes = grow(model, game.observation[2], num_simulations=16)
