@@ -35,6 +35,7 @@ DRAWN = replace(
     env__max_episode_steps=1000,
     env__eval_max_episode_steps=1000,
     network__patch=2,
+    network__motion=0.0,
     network__head_channels=8,
     network__support=20,
     network__contraction=True,

@@ -8,6 +8,7 @@ SMALL = replace(
     env__height=48,
     env__width=48,
     network__patch=2,
+    network__motion=0.0,
     network__head_channels=8,
     network__support=20,
     network__action_planes="index",
