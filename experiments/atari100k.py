@@ -74,7 +74,9 @@ def fitted(args: Args, preset: str) -> Args:
     from ez_jax.runner.spending import fit, matmul_rate
     from ez_jax.runner.workdir import sizes_of
 
-    if preset != "cpu" or args.hours < 0:
+    if args.hours < 0:
+        raise ValueError(f"hours={args.hours:g} is out of range: it must be above 0")
+    if preset != "cpu":
         raise ValueError(f"hours={args.hours:g} with preset {preset}: only `cpu` can be fitted")
     config, begun = args.config, sizes_of(default_workdir(args, args.game, preset))
     if args.resume and begun is not None:

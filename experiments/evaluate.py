@@ -83,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.max_steps:
             config = replace(config, env__eval_max_episode_steps=args.max_steps)
         validate(config)
+        output = args.output or args.workdir / default_name(args)
+        output.parent.mkdir(parents=True, exist_ok=True)  # before the games are played
         found = evaluate(
             restored.network,
             config,
@@ -92,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
             explore=args.explore,
             sticky=args.sticky,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     result = {
@@ -110,8 +112,6 @@ def main(argv: list[str] | None = None) -> int:
         + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
         + f"; {result['eval_distinct']} distinct returns in {result['eval_episodes']} episodes"
     )
-    output = args.output or args.workdir / default_name(args)
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_episodes(output.with_suffix(".csv"), found)
     output.with_suffix(".json").write_text(json.dumps(result | provenance(), indent=2) + "\n")
     print(f"scores: {output.with_suffix('.csv')}")

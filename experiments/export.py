@@ -6,7 +6,6 @@
 `restore` and `evaluate.py` read it as they read the run; training cannot go on from it.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +25,16 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     from ez_jax import restore, setup  # not for --help, which answers at once
     from ez_jax.runner.sharing import Model, export
+    from ez_jax.runner.workdir import read_json
 
     setup()
     try:
         run = restore(args.workdir)
         path = args.workdir / "result.json"
-        result = json.loads(path.read_text()) if path.exists() else None
+        result = read_json(path) if path.exists() else None
         model = Model(run.config, run.variables, run.env_steps, run.updates)
         export(model, result, args.output)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     size = sum(file.stat().st_size for file in args.output.iterdir())

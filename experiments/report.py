@@ -29,12 +29,15 @@ class Args:
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     from ez_jax.suite.report import write  # not for --help, which answers at once
-    from ez_jax.suite.results import collect
+    from ez_jax.suite.results import collect, finished_in
 
     try:
         if not args.sets:
             raise ValueError("name at least one set")
         page = write(collect(args.sets), args.output, args.panels)
+        for folder in args.sets:
+            if not finished_in(folder):
+                print(f"left out: no run in {folder} is finished")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -165,11 +165,14 @@ def list_jobs(args: Args, settings: Sequence[str]) -> Iterator[Job]:
     )
     if args.study and args.study not in STUDIES:
         raise ValueError(f"study={args.study!r} must be one of {', '.join(STUDIES)}")
+    if not tasks or not args.preset:
+        raise ValueError("name at least one task and one preset")
+    tasks, presets = list(dict.fromkeys(tasks)), list(dict.fromkeys(args.preset))
     switches = ("", *STUDIES.get(args.study, ()), *args.switch)
     scripts: dict[str, ModuleType] = {}
     configs: dict[tuple[str, str, str], Config] = {}
     found: list[tuple[str, str, Config, list[str]]] = []
-    for task, preset in itertools.product(tasks, args.preset):
+    for task, preset in itertools.product(tasks, presets):
         name, option = command_of(task)
         if name not in scripts:
             scripts[name] = load(name)
@@ -209,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
                 print("done" if finished(job) else "to do", "python", *job.command)
             return 0
         agree(jobs)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     from ez_jax.suite.overview import Overview

@@ -38,6 +38,14 @@ from ez_jax.types import Array, Positions, Replay
 
 HELD_OUT = 10
 """One part in so many of the replay, the newest, is measured on."""
+SETTINGS = (
+    "network",
+    "loss.shift",
+    "loss.intensity",
+    "optimizer.learning_rate",
+    "cycle.batch_size",
+)
+"""What is read of the settings, besides the environment."""
 MEASURED = 2048
 """Positions that are measured on, at most."""
 
@@ -68,15 +76,23 @@ def switched(config: Config, switches: tuple[str, ...]) -> Config:
     values = to_dict(config)
     for switch in switches:
         name, equals, value = switch.partition("=")
-        section, _, field = name.replace("-", "_").partition(".")
-        if not equals or field not in values.get(section, {}):
-            raise ValueError(f"switch {switch!r} names no setting: give section.name=value")
+        name = name.replace("-", "_")
+        section, _, field = name.partition(".")
+        read = name in SETTINGS or (section in SETTINGS and field in values[section])
+        if not equals or not read:
+            raise ValueError(
+                f"switch {switch!r} must be name=value with a setting of `network` or one of "
+                + ", ".join(SETTINGS[1:])
+            )
         try:
             values[section][field] = json.loads(value)
         except json.JSONDecodeError:
             values[section][field] = value
-    changed = from_dict(values)
-    validate(changed)
+    try:
+        changed = from_dict(values)
+        validate(changed)
+    except TypeError as error:
+        raise ValueError(f"{' '.join(switches)} has a value of another type: {error}") from error
     return changed
 
 
@@ -92,6 +108,10 @@ def main(argv: list[str] | None = None) -> int:
     setup()
     args = tyro.cli(Args, args=argv, description=__doc__)
     try:
+        if min(args.updates, args.lines, args.steps) < 1:
+            raise ValueError("--updates, --lines and --steps must be at least 1")
+        if args.output:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
         restored = restore(args.workdir)
         if restored.state is None:
             raise ValueError(f"{args.workdir} holds a model without replay")
@@ -100,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         config = switched(restored.config, args.switch)
         state = make_loop(restored.config, make_mesh(1)).regenerate(restored.state)
         rows = fit(config, restored.network, state.replay, args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     result = {"switches": list(args.switch), "steps": args.steps, "rows": rows}

@@ -20,9 +20,10 @@ PACKAGES = ("jax", "flax", "optax", "mctx", "envpool", "orbax-checkpoint", "nump
 def provenance(command: str | None = None) -> dict[str, Any]:
     """Device, versions, commit and command (that of this process by default)."""
     versions = {"python": platform.python_version(), "ez_jax": ez_jax.__version__}
+    # The cores that this process may use, where the system tells.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, "
-        f"{os.cpu_count()} CPU cores",
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {cores} CPU cores",
         "versions": versions | {package: _version(package) for package in PACKAGES},
         "commit": _commit(),
         "command": command or shlex.join(["python", *sys.argv]),

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+from flax.traverse_util import flatten_dict
+
 from ez_jax.agent.agent import Agent
 from ez_jax.agent.losses import active_losses
 from ez_jax.config import Config
 from ez_jax.envs import describe
-from ez_jax.networks import Network
+from ez_jax.networks import Network, init_variables
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import abstract_state
 from ez_jax.runner import sharing
@@ -50,6 +53,7 @@ def restore(workdir: str | Path) -> Restored:
     if sharing.is_model(workdir):
         model = sharing.load(workdir)
         agent = make_agent(model.config)
+        _check_fits(agent.network, model.variables, workdir)
         return Restored(model.config, agent, model.variables, model.env_steps, model.updates)
     if not (workdir / "config.json").exists():
         raise CheckpointError(f"no run in {workdir}: {workdir / 'config.json'} is missing")
@@ -63,6 +67,19 @@ def restore(workdir: str | Path) -> Restored:
         checkpoints.close()
     counts = int(state.actor.env_steps), int(state.learner.updates)
     return Restored(config, agent, state.learner.variables, *counts, state)
+
+
+def _check_fits(network: Network, variables: Any, folder: Path) -> None:
+    """Raises `CheckpointError` where the arrays of a model are not those of its network."""
+    wanted = jax.eval_shape(lambda: init_variables(network, jax.random.key(0)))
+    wanted, found = (
+        {"/".join(name): x.shape for name, x in flatten_dict(tree).items()}
+        for tree in (wanted, variables)
+    )
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            have, need = (str(shapes.get(name, "nothing")) for shapes in (found, wanted))
+            raise CheckpointError(f"the model in {folder} is damaged: {name} is {have}, not {need}")
 
 
 def make_agent(config: Config) -> Agent:

@@ -122,5 +122,8 @@ def load(folder: Path) -> Model:
         return Model(config, unflatten_dict(flat), about["env_steps"], about["updates"])
     except CheckpointError:
         raise
+    except (KeyError, TypeError) as error:
+        missing = f"no {error}" if isinstance(error, KeyError) else "no model"
+        raise CheckpointError(f"cannot read {folder / MODEL}: it holds {missing}") from error
     except Exception as error:  # zip files and JSON raise many kinds
         raise CheckpointError(f"cannot read the model in {folder}: {error}") from error

@@ -80,7 +80,7 @@ def sizes_of(workdir: Path) -> dict[str, Any] | None:
     found = sorted(workdir.glob("config.json")) or sorted(workdir.glob("seed*/config.json"))
     if not found:
         return None
-    saved = json.loads(found[0].read_text())
+    saved = read_json(found[0])
     return dict(
         network__channels=saved["network"]["channels"],
         cycle__updates_per_act=saved["cycle"]["updates_per_act"],
@@ -164,9 +164,21 @@ def _check_path(workdir: Path) -> None:
         raise RunError(f"cannot make {workdir}: {nearest} is not a folder")
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      RunError: it is damaged; names it.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+
+
 def _result(workdir: Path) -> dict[str, Any] | None:
     path = workdir / "result.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
 BUDGET_SHARES = ("replay.capacity", "target.search_value_after", "target.fresh_steps")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ez_jax.config import Config, differences, replace, to_dict
+from ez_jax.runner.workdir import read_json
 from ez_jax.suite.claims import Claims
 
 OUTPUT = "output.txt"
@@ -83,7 +84,7 @@ def agree(jobs: Sequence[Job]) -> None:
         settings.pop("run")  # changes no number
         path = folder / SETTINGS
         if path.exists():
-            saved = json.loads(path.read_text())
+            saved = read_json(path)
             if found := differences(saved, json.loads(json.dumps(settings))):
                 raise ValueError(f"{folder} holds runs with other settings: " + "; ".join(found))
     for folder, settings in wanted.items():

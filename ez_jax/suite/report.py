@@ -1,5 +1,6 @@
 """A page about the results of many runs: tables in Markdown, with pictures beside it."""
 
+import difflib
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -128,7 +129,16 @@ def write(sets: Sets, output: Path, panels: Sequence[str] = ("episode_return",))
 
     Returns:
       the path of the page.
+
+    Raises:
+      ValueError: no run has one of the metrics.
     """
+    metrics = _metrics(sets)
+    every = itertools.chain.from_iterable(tasks.values() for tasks in metrics.values())
+    known = {name for runs in every for rows in runs for row in rows for name in row}
+    if unknown := [name for name in panels if known and name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, 3, 0.4)
+        raise ValueError(f"no run has the metric {unknown[0]!r}; nearest: {', '.join(near) or '-'}")
     output.mkdir(parents=True, exist_ok=True)
     count = sum(map(len, sets.values()))
     lines = [
@@ -144,7 +154,6 @@ def write(sets: Sets, output: Path, panels: Sequence[str] = ("episode_return",))
     ]
     for kind in units_of(sets):
         lines += _aggregates_section(sets, kind, output)
-    metrics = _metrics(sets)
     if metrics:
         wanted = list(itertools.product(tasks_of(sets), panels))
         pictures.curves_picture(metrics, wanted, output / "curves.png")

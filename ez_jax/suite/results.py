@@ -1,7 +1,6 @@
 """Results of finished runs, by set: what is compared, for example a preset or a switch."""
 
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 
 from ez_jax.envs import is_control
 from ez_jax.runner.scores import human_normalized
+from ez_jax.runner.workdir import read_json
 
 
 class Run(NamedTuple):
@@ -42,27 +42,16 @@ def collect(folders: Sequence[Path]) -> Sets:
         archives with a `runs.json`, which hold several variants.
 
     Raises:
-      ValueError: a folder has no finished run, or a set holds a task and seed twice.
+      ValueError: no folder has a finished run, a file is damaged, or a set holds a task and seed
+        twice.
     """
     sets: Sets = {}
     for folder in folders:
-        found: Sets = {}
-        if (folder / "runs.json").exists():
-            for saved in json.loads((folder / "runs.json").read_text()):
-                if saved["result"] is not None:
-                    source = f"{folder.name}/runs.json, {saved['variant']}"
-                    metrics = folder / f"{saved['variant']}.jsonl.gz"
-                    run = _run(saved["result"], source, metrics)
-                    found.setdefault(saved["variant"], []).append(run)
-        else:
-            for path in sorted(folder.glob("**/result.json")):
-                source = str(path.relative_to(folder.parent))
-                run = _run(json.loads(path.read_text()), source, path.parent)
-                found.setdefault(folder.resolve().name, []).append(run)
-        if not found:
-            raise ValueError(f"no finished run in {folder}: there is no result.json")
-        for name, runs in found.items():
+        for name, runs in finished_in(folder).items():
             sets.setdefault(name, []).extend(runs)
+    if not sets:
+        names = ", ".join(map(str, folders))
+        raise ValueError(f"no finished run in {names}: there is no result.json with scores")
     for name, runs in sets.items():
         runs.sort(key=lambda run: (run.task, run.seed))
         for one, other in itertools.pairwise(runs):
@@ -72,6 +61,25 @@ def collect(folders: Sequence[Path]) -> Sets:
                     f"{other.source}"
                 )
     return sets
+
+
+def finished_in(folder: Path) -> Sets:
+    """The finished runs of one folder, none where it has none; see `collect`."""
+    found: Sets = {}
+    if (archive := folder / "runs.json").exists():
+        for saved in read_json(archive):
+            if saved["result"] is not None:
+                source = f"{folder.name}/runs.json, {saved['variant']}"
+                metrics = folder / f"{saved['variant']}.jsonl.gz"
+                run = _run(saved["result"], source, metrics)
+                found.setdefault(saved["variant"], []).append(run)
+        return found
+    for path in sorted(folder.glob("**/result.json")):
+        result = read_json(path)
+        if "eval_mean" in result:  # a run whose games were not played has no score
+            run = _run(result, str(path.relative_to(folder.parent)), path.parent)
+            found.setdefault(folder.resolve().name, []).append(run)
+    return found
 
 
 def _run(result: dict[str, Any], source: str, metrics: Path) -> Run:

@@ -28,6 +28,8 @@ def test_hours(tmp_path, monkeypatch, capsys):
     assert started[-1] == one
     assert script.main(["--game=Pong", "--preset=paper", "--hours=1"]) == 2
     assert "only `cpu` can be fitted" in capsys.readouterr().err
+    assert script.main([*words, "--hours=-1"]) == 2
+    assert "hours=-1 is out of range" in capsys.readouterr().err
     assert script.main(["--game=Pnog", "--preset=cpu", "--hours=1"]) == 2
     assert "Pong" in capsys.readouterr().err and len(started) == 4
 

@@ -63,6 +63,25 @@ def test_refusals(folders, tmp_path, capsys):
     (tmp_path / VARIABLES).write_bytes(b"not a zip file")
     with pytest.raises(CheckpointError, match="cannot read the model"):
         restore(tmp_path)
+    with np.load(folders[1] / VARIABLES) as arrays:
+        whole = dict(arrays)
+    name = next(iter(whole))
+    for damaged, message in (
+        ({k: v for k, v in whole.items() if k != name}, f"damaged: {name} is nothing, not"),
+        (whole | {name: np.zeros((7, 5))}, rf"damaged: {name} is \(7, 5\), not"),
+        (whole | {"params/more": np.zeros(3)}, r"params/more is \(3,\), not nothing"),
+    ):
+        np.savez(tmp_path / VARIABLES, **damaged)
+        with pytest.raises(CheckpointError, match=message):
+            restore(tmp_path)
+    for damaged, message in (({}, "holds no 'format'"), ([1], "holds no model")):
+        (tmp_path / MODEL).write_text(json.dumps(damaged))
+        with pytest.raises(CheckpointError, match=message):
+            restore(tmp_path)
+    (tmp_path / "file").write_text("")
+    words = [f"--workdir={folders[0]}", f"--output={tmp_path / 'file'}"]
+    assert load_script("export").main(words) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
     (tmp_path / MODEL).write_text(json.dumps(about | {"format": 7}))
     with pytest.raises(CheckpointError, match="has format 7 of another version"):
         restore(tmp_path)

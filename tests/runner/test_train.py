@@ -273,8 +273,13 @@ def test_sight_command(reference, tmp_path, monkeypatch, capsys):
     assert found["switches"] == small[1::2] and found["workdir"] == "run"
     assert len(capsys.readouterr().out.splitlines()) == 2
     for bad, message in (
-        (["--switch", "network.moton=12"], "names no setting"),
+        (["--switch", "network.moton=12"], "must be name=value"),
         (["--switch", "network.patch=7"], "network.patch"),
+        (["--switch", "network.channels=abc"], "network.channels=abc"),
+        (["--switch", "seed=2"], "must be name=value"),
+        (["--switch", "env.stack=2"], "must be name=value"),
+        (["--lines=0"], "at least 1"),
+        (["--output=/proc/none/x.json"], "/proc/none"),
         (["--switch", "cycle.batch-size=64"], "too short"),
         ([f"--workdir={tmp_path}"], "no run in"),
     ):

@@ -108,6 +108,27 @@ def test_refusals(atari, capsys):
     finish(atari / "whole" / "again", "Pong", 1, 0.0)
     assert script.main(["--sets", str(atari / "whole")]) == 2
     assert "whole holds seed 1 of Pong twice" in capsys.readouterr().err
+    (atari / "whole" / "again" / "result.json").write_text('{"game": ')
+    assert script.main(["--sets", str(atari / "whole")]) == 2
+    assert "again/result.json: " in capsys.readouterr().err
+    words = ["--sets", str(atari / "without"), f"--output={atari / 'page'}"]
+    assert script.main([*words, "--panels", "episode_retrun"]) == 2
+    assert "'episode_retrun'; nearest: episode_return" in capsys.readouterr().err
+    assert not (atari / "page").exists()
+
+
+def test_what_is_not_finished_is_left_out(atari, capsys):
+    """A suite that is still at work, and a run whose games were not played."""
+    for name, result in (("empty", None), ("unplayed", {"game": "Pong", "seed": 0})):
+        (atari / name).mkdir()
+        if result:
+            (atari / name / "result.json").write_text(json.dumps(result))
+    script, output = load_script("report"), atari / "page"
+    sets = [str(atari / name) for name in ("whole", "empty", "unplayed")]
+    assert script.main(["--sets", *sets, f"--output={output}"]) == 0
+    told = capsys.readouterr().out
+    assert "empty is finished" in told and "unplayed is finished" in told and "whole is" not in told
+    assert "6 runs in 1 sets" in (output / "README.md").read_text()
 
 
 def test_variants_of_an_archive_are_sets(tmp_path):

@@ -79,11 +79,23 @@ def test_the_benchmark_and_the_studies(suite):
         ("--tasks jax/Catch --switch env.num-envs=0", "env.num-envs=0 is out of range"),
         ("--tasks jax/Catch --study=prats", "must be one of paper, parts, speed"),
         ("--tasks jax/Catch --jobs=0", "must be at least 1"),
+        ("--tasks --dry-run", "at least one task"),
     ],
 )
 def test_bad_input_is_refused_before_any_run(suite, tmp_path, capsys, words, message):
     assert suite.main([*words.split(), f"--workdir={tmp_path / 'new'}"]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_a_task_named_twice_is_one(suite, tmp_path):
+    words = ["--tasks", "jax/Catch", "jax/Catch", f"--workdir={tmp_path}"]
+    assert listed(suite, *words) == listed(suite, words[0], words[1], words[3])
+
+
+def test_a_folder_that_is_none(suite, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert suite.main(["--tasks", "jax/Catch", f"--workdir={tmp_path / 'file'}"]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_other_settings_are_refused(suite, tmp_path, capsys):
@@ -92,6 +104,10 @@ def test_other_settings_are_refused(suite, tmp_path, capsys):
     agree(listed(suite, *words, "--num-seeds=3", "--run.log-every=7"))  # no number changes
     assert suite.main([*words, "--loss.value=0.5"]) == 2
     assert "holds runs with other settings: loss.value: 0.25 -> 0.5" in capsys.readouterr().err
+    (path,) = tmp_path.rglob("settings.json")
+    path.write_text("{")
+    assert suite.main(words) == 2
+    assert f"cannot read {path}" in capsys.readouterr().err
 
 
 def test_claims(tmp_path):
