@@ -68,9 +68,9 @@ def space_to_depth(x: Array, size: int) -> Array:
 def motion(observation: Array, stack: int, factor: float) -> Array:
     """The newest frame without its mean, and the amplified change from each frame to the next.
 
-    The same numbers in other coordinates. Consecutive frames are nearly alike: to a first layer
-    with random weights what moves, a ball of a pixel or two, is small beside all that stands, and
-    it finds it late.
+    The same numbers in other coordinates, but for the mean brightness. Consecutive frames are
+    nearly alike: to a first layer with random weights what moves, a ball of a pixel or two, is
+    small beside all that stands, and it finds it late.
 
     Args:
       observation: bytes or their multiples, `[B, H, W, S * C]`, oldest frame first.

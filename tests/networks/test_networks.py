@@ -10,7 +10,6 @@ from ez_jax import config as config_lib
 from ez_jax import presets
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.networks import Network, Step, init_variables
-from ez_jax.networks.image import Representation, motion
 from ez_jax.observations import observation_shape
 from ez_jax.types import EnvSpec
 
@@ -109,57 +108,6 @@ def test_shapes_of_the_paper():
     for p in (root, prediction):
         assert p.value_logits.shape == (2, 601) and p.policy_logits.shape == (2, 18)
     assert projected.shape == (2, 1024)
-
-
-@pytest.mark.parametrize(
-    "size, pools, patch, expected",
-    [
-        (96, 2, 1, 6),
-        (96, 1, 1, 12),
-        (48, 1, 1, 6),
-        (64, 2, 1, 4),
-        (16, 0, 1, 4),
-        (96, 3, 1, 3),
-        (48, 0, 2, 6),
-        (96, 0, 4, 6),
-    ],
-)
-def test_latent_resolution(size, pools, patch, expected):
-    network = Representation(64, pools, 1, patch)
-    out, _ = jax.eval_shape(
-        lambda x: network.init_with_output(jax.random.key(0), x, False),
-        jnp.zeros((1, size, size, 4), jnp.uint8),
-    )
-    assert out.shape == (1, expected, expected, 64)
-
-
-def test_motion_by_hand():
-    """Two pixels, three frames: one pixel stands at 51, the other goes 0, 102, 51."""
-    frames = jnp.array([[[[51, 51, 51], [0, 102, 51]]]], jnp.uint8)  # [1, 1, 2, 3]
-    changes = motion(frames, 3, 10.0)
-    np.testing.assert_allclose(changes[0, 0], [[0, 0, 0], [4, -2, 0]], atol=1e-6)
-    # Colours: the newest three channels are the newest frame, whose channels lose their own means.
-    colours = jnp.array([[[[0, 51, 102, 51, 51, 51], [0, 0, 0, 0, 102, 51]]]], jnp.uint8)
-    changes = motion(colours, 2, 5.0)
-    expected = [[1, 0, -1, 0.1, -0.1, 0], [0, 2, 1, -0.1, 0.1, 0]]
-    np.testing.assert_allclose(changes[0, 0], expected, atol=1e-6)
-
-
-def test_motion_reaches_the_network():
-    """The first layer sees the changes, and no parameter is added or lost by them."""
-    plain, moving = (config_lib.replace(TINY, motion=factor) for factor in (0.0, 12.0))
-    (one, variables), (other, others) = shapes(plain, IMAGE), shapes(moving, IMAGE)
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, others)
-    stack = jax.random.randint(jax.random.key(0), (2, *observation_shape(IMAGE)), 0, 255)
-    stack = stack.astype(jnp.uint8)
-    variables = init_variables(one, jax.random.key(0))
-    states = [network.apply(variables, stack, method="encode") for network in (one, other)]
-    assert not np.allclose(*states)
-    # A picture that stands is its newest frame alone.
-    still = jnp.repeat(stack[..., -1:], stack.shape[-1], axis=-1)
-    changed = still.at[..., :-1].add(1)
-    still, changed = (other.apply(variables, x, method="encode") for x in (still, changed))
-    assert not np.allclose(still, changed)
 
 
 @pytest.mark.parametrize(

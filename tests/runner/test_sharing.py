@@ -82,6 +82,9 @@ def test_refusals(folders, tmp_path, capsys):
     words = [f"--workdir={folders[0]}", f"--output={tmp_path / 'file'}"]
     assert load_script("export").main(words) == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
+    words = [f"--workdir={folders[1]}", f"--output={tmp_path / 'file' / 'scores'}"]
+    assert load_script("evaluate").main(words) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
     (tmp_path / MODEL).write_text(json.dumps(about | {"format": 7}))
     with pytest.raises(CheckpointError, match="has format 7 of another version"):
         restore(tmp_path)

@@ -4,6 +4,7 @@ import functools
 import gzip
 import importlib.metadata
 import json
+import os
 
 import pytest
 from helpers.tiny import CARTPOLE
@@ -104,6 +105,14 @@ def test_provenance_of_a_copied_package(monkeypatch):
     found = provenance("python train.py")
     assert found["versions"]["jax"] is None and found["versions"]["ez_jax"] == "0.1.0"
     assert found["command"] == "python train.py"
+
+
+def test_provenance_counts_the_cores_that_a_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 6}, raising=False)
+    assert provenance("python train.py")["device"].endswith(", 3 CPU cores")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert provenance("python train.py")["device"].endswith(", 12 CPU cores")
 
 
 def test_only_what_a_task_reads_is_shown():
