@@ -23,9 +23,9 @@ import optax
 import tyro
 
 from ez_jax import restore, setup
+from ez_jax.agent import diagnostics
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.augment import augment
-from ez_jax.agent.targets import n_step_value
 from ez_jax.agent.transforms import logits_to_scalar, scalar_to_probs
 from ez_jax.config import Config, from_dict, to_dict, validate
 from ez_jax.lowering import jit
@@ -96,14 +96,6 @@ def switched(config: Config, switches: tuple[str, ...]) -> Config:
     return changed
 
 
-def sums(replay: Replay, discount: float, steps: int) -> Array:
-    """Discounted rewards of the next steps within the episode: `[N, T - steps]`."""
-    nothing = jnp.zeros(replay.reward.shape[1])
-    return jax.vmap(
-        lambda r, d, last: n_step_value(r, d, last, nothing, jnp.asarray(steps), steps)
-    )(replay.reward, discount * replay.discount, replay.last)
-
-
 def main(argv: list[str] | None = None) -> int:
     setup()
     args = tyro.cli(Args, args=argv, description=__doc__)
@@ -137,7 +129,7 @@ def fit(config: Config, run: Network, replay: Replay, args: Args) -> list[dict[s
       ValueError: the replay has lost its beginning, or is too short.
     """
     network = Network(config.network, run.spec)
-    target = np.asarray(sums(replay, config.target.discount, args.steps))
+    target = np.asarray(diagnostics.rewards_to_come(replay, config.target.discount, args.steps))
     times, filled = np.asarray(replay_lib.slot_times(replay)), int(replay.cursor)
     if filled > replay.reward.shape[1]:
         raise ValueError("the replay has overwritten its first frames: give it room for all")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ez_jax.agent.replay import slot_times
+from ez_jax.agent.targets import n_step_value
 from ez_jax.agent.transforms import logits_to_scalar, scalar_to_atoms
 from ez_jax.config import Config, NetworkConfig
 from ez_jax.types import Array, Batch, Replay, Targets, Unroll
@@ -178,6 +179,17 @@ def realised_returns(replay: Replay, discount: float) -> tuple[Array, Array]:
     known = jnp.flip(jax.lax.cummax(jnp.flip(last, 1).astype(jnp.int32), axis=1), 1) > 0
     back = jnp.argsort(order)
     return returns[:, back], known[:, back] & (slot_times(replay) >= 0)
+
+
+def rewards_to_come(replay: Replay, discount: float, steps: int) -> Array:
+    """Discounted rewards of the next `steps` steps within the episode: `[N, T - steps]`.
+
+    For slots in the order of time: the replay has not overwritten any yet.
+    """
+    nothing = jnp.zeros(replay.reward.shape[1])
+    return jax.vmap(
+        lambda r, d, last: n_step_value(r, d, last, nothing, jnp.asarray(steps), steps)
+    )(replay.reward, discount * replay.discount, replay.last)
 
 
 def of_replay(replay: Replay, env_steps: Array, updates: Array, config: Config) -> dict[str, Array]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.loops import advance, start
 from helpers.scripted import SLOTS, STEPS, kept, make_config, play
+from helpers.small import SMALL
 from helpers.tiny import CATCH
 from test_losses import make_targets, make_unroll
 
@@ -16,7 +17,7 @@ from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.targets import make_targets as targets_of
 from ez_jax.agent.transforms import scalar_to_probs
 from ez_jax.config import NetworkConfig, replace
-from ez_jax.types import Batch
+from ez_jax.types import Batch, EnvSpec
 
 DISCOUNT = 0.9
 NETWORK = NetworkConfig(support=5)
@@ -59,6 +60,20 @@ def test_realised_returns(steps):
                 np.testing.assert_allclose(returns[lane, slot % SLOTS], expected, rtol=1e-5)
             seen.add(expected is None)
     assert seen == {True, False} or steps < 4
+
+
+def test_rewards_to_come():
+    """Three steps, discount 1/2: of the episode alone, whose last step earns 4."""
+    config = replace(SMALL, env__num_envs=1, replay__capacity=64)
+    spec = EnvSpec(3, (16, 16, 1), np.uint8, 2)
+    replay = replay_lib.empty(config, spec, 1)
+    reward = jnp.zeros((1, 64)).at[0, :7].set(jnp.array([1.0, 0, 2, 4, 0, 8, 16]))
+    discount = jnp.ones((1, 64)).at[0, 3:5].set(0.0)
+    last = jnp.zeros((1, 64), bool).at[0, 4].set(True)
+    replay = replay.replace(reward=reward, discount=discount, last=last)
+    found = diagnostics.rewards_to_come(replay, 0.5, 3)
+    assert found.shape == (1, 61)
+    np.testing.assert_allclose(found[0, :6], [1.5, 2, 4, 4, 0, 16])
 
 
 def test_search_values_are_compared_with_returns():

@@ -8,10 +8,7 @@ import shutil
 import signal
 
 import envpool
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from helpers.small import SMALL
 from helpers.tiny import (
     BREAKOUT,
     CARTPOLE,
@@ -27,12 +24,10 @@ from helpers.tiny import (
 )
 
 from ez_jax import restore, run
-from ez_jax.agent import replay as replay_lib
 from ez_jax.config import replace, to_dict, validate
 from ez_jax.presets import DEBUG, PRESETS
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.workdir import RunError, check_settings
-from ez_jax.types import EnvSpec
 
 RESULT_FIELDS = {
     "game",
@@ -287,19 +282,35 @@ def test_sight_command(reference, tmp_path, monkeypatch, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_sums_of_the_next_rewards():
-    """Three steps, discount 1/2: of the episode alone, whose last step earns 4."""
-    script = load_script("sight")
-    config = replace(SMALL, env__num_envs=1, replay__capacity=64)
-    spec = EnvSpec(3, (16, 16, 1), np.uint8, 2)
-    replay = replay_lib.empty(config, spec, 1)
-    reward = jnp.zeros((1, 64)).at[0, :7].set(jnp.array([1.0, 0, 2, 4, 0, 8, 16]))
-    discount = jnp.ones((1, 64)).at[0, 3:5].set(0.0)
-    last = jnp.zeros((1, 64), bool).at[0, 4].set(True)
-    replay = replay.replace(reward=reward, discount=discount, last=last)
-    found = script.sums(replay, 0.5, 3)
-    assert found.shape == (1, 61)
-    np.testing.assert_allclose(found[0, :6], [1.5, 2, 4, 4, 0, 16])
+@pytest.mark.slow
+def test_foresight_command(reference, tmp_path, monkeypatch, capsys):
+    """Each position of the run is in one group; sums and values of a group against its parts."""
+    script, output = load_script("foresight"), tmp_path / "foresight.json"
+    words = [f"--workdir={reference[0]}", "--steps=3"]
+    assert script.main([*words, f"--output={output}"]) == 0
+    found = json.loads(output.read_text())
+    assert found["updates"] == BREAKOUT.total_updates and found["steps"] == 3
+    (whole,) = found["rows"]
+    assert -1 <= whole["correlation"] <= 1 and 0 < whole["rewards"] < 1
+    half, end = found["env_steps"] // 2, found["env_steps"] + 1
+    monkeypatch.setattr(script, "AGES", (0, half, end))
+    monkeypatch.setattr(script, "AT_ONCE", 32)
+    assert script.main([*words, f"--output={output}"]) == 0
+    parts = json.loads(output.read_text())["rows"]
+    assert [row["age"] for row in parts] == [[0, half], [half, end]]
+    count = sum(row["positions"] for row in parts)
+    assert count == whole["positions"]
+    for name in ("value", "rewards"):
+        mean = sum(row["positions"] * row[name] for row in parts) / count
+        assert mean == pytest.approx(whole[name], abs=2e-4)
+    capsys.readouterr()
+    for bad, message in (
+        (["--steps=0"], "at least 1"),
+        (["--output=/proc/none/x.json"], "/proc/none"),
+        ([f"--workdir={tmp_path}"], "no run in"),
+    ):
+        assert script.main([*words, *bad]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
