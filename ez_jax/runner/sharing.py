@@ -4,6 +4,7 @@
 """
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,11 +60,22 @@ def export(model: Model, result: dict[str, Any] | None, output: Path) -> Path:
         "env_steps": model.env_steps,
         "updates": model.updates,
         "config": to_dict(model.config),
-        "result": result,
+        "result": result and shareable(result),
     }
     (output / MODEL).write_text(json.dumps(about, indent=1) + "\n")
     (output / CARD).write_text(card(model, result))
     return output
+
+
+def shareable(result: dict[str, Any]) -> dict[str, Any]:
+    """A result whose command names no folder of the machine that it ran on."""
+    kept, words = [], iter(shlex.split(result.get("command") or ""))
+    for word in words:
+        if word == "--workdir":
+            next(words, None)
+        elif word != "--resume" and not word.startswith("--workdir="):
+            kept.append(word)
+    return result | {"command": shlex.join(kept)}
 
 
 def card(model: Model, result: dict[str, Any] | None) -> str:

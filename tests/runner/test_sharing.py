@@ -9,7 +9,7 @@ from helpers.tiny import CATCH, load_script
 
 from ez_jax import restore, run
 from ez_jax.runner.checkpoint import CheckpointError
-from ez_jax.runner.sharing import MODEL, VARIABLES
+from ez_jax.runner.sharing import MODEL, VARIABLES, shareable
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,14 @@ def test_the_card_tells_the_score(folders):
     assert f"Mean return {result['eval_mean']:.6g}" in card and "# jax/Catch" in card
     assert f"commit {result['commit'] or '-'}" in card and "jax 0." in card
     assert sum(path.stat().st_size for path in folders[1].iterdir()) < 100_000
+
+
+def test_the_command_names_no_folder():
+    for where in ("--workdir=/home/me/runs/x", "--workdir '/home/me/my runs/x'"):
+        command = f"python experiments/atari100k.py --game=Pong {where} --resume --seed=1"
+        found = shareable({"command": command, "eval_mean": 1.0})
+        wanted = "python experiments/atari100k.py --game=Pong --seed=1"
+        assert found == {"command": wanted, "eval_mean": 1.0}
 
 
 def test_refusals(folders, tmp_path, capsys):
