@@ -6,8 +6,8 @@
 The representation and the value head learn nothing but the rewards of the next steps, discounted,
 with no bootstrap: what they mistake is neither policy nor target. The last tenth of the replay is
 kept to measure on. In minutes this ranks what enters the network, its width and the augmentation;
-it says nothing about the model's later steps, nor about games whose rewards are rare, nor about what
-longer training learns by heart (`foresight.py`).
+it says nothing about the model's later steps, nor about games whose rewards are rare, nor about
+what longer training learns by heart (`foresight.py`).
 """
 
 import json
