@@ -1,6 +1,7 @@
 """TensorBoard and Weights & Biases show the same run."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -82,19 +83,23 @@ def test_weights_and_biases_keeps_a_run_here_and_goes_on_with_it(tmp_path, monke
     video = tmp_path / "eval.mp4"
     with imageio.get_writer(video, fps=15) as writer:
         writer.append_data(np.zeros((160, 160, 3), np.uint8))
-    for updates in (0, 10):
-        board = WeightsAndBiases(tmp_path, to_dict(CATCH), updates)
-        board.scalars({"loss/total": 2.0}, updates + 10)
-        if updates:
-            board.result(RESULT, video)
-        board.close()
-    name = (tmp_path / ID).read_text().strip()
-    first, second = sorted((tmp_path / "wandb").glob(f"offline-run-*-{name}"), key=str)
-    record = next(first.glob("*.wandb")).read_bytes()
+    # The library names a record by the second in which it began: each part in its own folder.
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    board = WeightsAndBiases(first, to_dict(CATCH), 0)
+    board.scalars({"loss/total": 2.0}, 10)
+    board.close()
+    shutil.copytree(first, second, ignore=shutil.ignore_patterns("wandb"))
+    board = WeightsAndBiases(second, to_dict(CATCH), 10)
+    board.scalars({"loss/total": 2.0}, 20)
+    board.result(RESULT, video)
+    board.close()
+    name = (first / ID).read_text().strip()
+    records = [next(part.glob(f"wandb/offline-run-*-{name}/*.wandb")) for part in (first, second)]
     for held in (b"num_simulations", b"loss/total"):
-        assert held in record
-    assert b"eval_mean" in next(second.glob("*.wandb")).read_bytes()
-    assert len(list(second.glob("files/media/videos/evaluation/*.mp4"))) == 1
+        assert held in records[0].read_bytes()
+    assert b"eval_mean" in records[1].read_bytes()
+    assert len(list(records[1].parent.glob("files/media/videos/evaluation/*.mp4"))) == 1
 
 
 def test_a_run_that_begins_again_is_another_run(tmp_path, monkeypatch):
