@@ -19,7 +19,7 @@ from ez_jax.presets import PRESETS
 EXPECTED = {
     "paper": "about 3 hours on an H100, weeks on a CPU",
     "v2": "about 2 hours on an H100, days on a CPU",
-    "cpu": "about two and a half hours for 100,000 steps on 2 cores",
+    "cpu": "under three hours for 100,000 steps on 2 cores",
     "debug": "about a minute",
 }
 

@@ -52,12 +52,8 @@ def root_of_state(
     """The root of a search from latent states `[B, ...]`."""
     prediction: Prediction = infer(network, variables, "predict", state)
     batch = state.shape[0]
-    node = Node(
-        state.astype(embedding_dtype),
-        network.initial_memory(batch),
-        jnp.zeros(batch),
-        jnp.zeros(batch, jnp.int32),
-    )
+    prefix, depth = jnp.zeros(batch), jnp.zeros(batch, jnp.int32)
+    node = Node(state.astype(embedding_dtype), network.initial_memory(batch), prefix, depth)
     return mctx.RootFnOutput(
         prior_logits=prediction.policy_logits,
         value=logits_to_scalar(prediction.value_logits, network.config),
@@ -236,7 +232,7 @@ def tree_from_root(
         node = root.embedding._replace(candidates=candidates)
         root, explore = root.replace(prior_logits=prior, embedding=node), False
     elif explore and config.algorithm == "gumbel" and config.uniform_fraction:
-        root = root.replace(prior_logits=_with_uniform(head, config.uniform_fraction))
+        root = root.replace(prior_logits=_with_uniform(head, config.uniform_fraction, legal))
     policy = _gumbel_policy if config.algorithm == "gumbel" else _puct_policy
     allowed = budget(config, root.prior_logits.shape[-1])
     output = policy(config, allowed, explore, temperature)(
@@ -250,9 +246,10 @@ def tree_from_root(
     return Grown(output, candidates)
 
 
-def _with_uniform(logits: Array, fraction: float) -> Array:
-    """Logits of the policy `[B, A]` mixed with the uniform one."""
-    return jnp.log((1 - fraction) * jax.nn.softmax(logits) + fraction / logits.shape[-1])
+def _with_uniform(logits: Array, fraction: float, legal: Array | None) -> Array:
+    """Logits of the policy `[B, A]` mixed with the uniform one, both of legal actions alone."""
+    count = logits.shape[-1] if legal is None else jnp.sum(legal, axis=-1, keepdims=True)
+    return jnp.log((1 - fraction) * jax.nn.softmax(logits, where=legal) + fraction / count)
 
 
 def _gumbel_policy(

@@ -124,9 +124,9 @@ def of_config(config: Config, spec: EnvSpec) -> Spending:
 def fit(config: Config, spec: EnvSpec, seconds: float, rate: float) -> Config:
     """The channels and the updates that fill a time on a CPU.
 
-    Network and updates grow together: of the networks that leave time for one update in two steps
-    the widest, and as many updates as fit, up to two a step (large batches and many updates of a
-    small network bring little: arXiv 2508.14881).
+    A narrower network than the config's only where that leaves no time for one update in two steps,
+    a wider one only where two a step are left: many updates of a small network bring little in the
+    end (arXiv 2508.14881), few of a wide one see small things late. As many updates as fit.
 
     Args:
       config: of the run; its `network.channels` and `cycle.updates_per_act` are replaced.
@@ -138,14 +138,16 @@ def fit(config: Config, spec: EnvSpec, seconds: float, rate: float) -> Config:
       ValueError: the time is too short for the smallest network.
     """
     acts = -(-(config.env_steps - config.cycle.warmup_steps) // config.env.num_envs)
-    available, least = REACHED * rate * seconds, max(1, config.env.num_envs // 2)
+    available, own = REACHED * rate * seconds, config.network.channels
+    least, many = max(1, config.env.num_envs // 2), 2 * config.env.num_envs
     for channels in reversed(WIDTHS):
         sized = replace(config, network__channels=channels)
         cost = of_config(sized, spec)
         left = available - cost.total(acts, config.cycle.final_updates)
         updates = int(left // (acts * cost.update))
-        if updates >= least or (channels == WIDTHS[0] and updates >= 1):
-            return replace(sized, cycle__updates_per_act=min(updates, 2 * config.env.num_envs))
+        enough = 1 if channels == WIDTHS[0] else many if channels > own else least
+        if updates >= enough:
+            return replace(sized, cycle__updates_per_act=updates)
     needed = cost.total(acts, acts + config.cycle.final_updates) / (REACHED * rate)
     raise ValueError(
         f"hours={seconds / 3600:.3g} is out of range: {config.env_steps:,} steps need at least "

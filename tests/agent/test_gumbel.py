@@ -38,18 +38,19 @@ def with_tree(run):
 
 
 @functools.cache
-def table_search(explore: bool, **settings):
+def table_search(explore: bool, legal: tuple[bool, ...] | None = None, **settings):
     """`(tables, key, states [B]) -> (SearchOutput, visits of the root's children [B, A])`,
     compiled.
     """
     config = SearchConfig(algorithm="gumbel", **settings)
+    options = dict(explore=explore, legal=None if legal is None else jax.numpy.array([legal]))
 
     def run(tables, key, states):
         root = mctx.RootFnOutput(
             prior_logits=tables.logits[states], value=tables.value[states], embedding=states
         )
         output, tree = with_tree(
-            lambda: search_from_root(root, table_recurrent, config, tables, key, explore=explore)
+            lambda: search_from_root(root, table_recurrent, config, tables, key, **options)
         )
         return output, tree.children_visits[:, 0]
 
@@ -342,6 +343,15 @@ def test_a_share_of_the_uniform_policy_in_the_prior():
     np.testing.assert_allclose(output.policy[0], [0.85, 0.05, 0.05, 0.05], rtol=1e-5)
     output, _ = table_search(False, **share)(tables, jax.random.key(0), np.zeros(1, int))
     np.testing.assert_allclose(output.policy[0], [1, 1e-9, 1e-9, 1e-30], rtol=1e-4)
+
+
+def test_the_share_is_one_of_legal_actions():
+    """By hand: the prior of the two legal ones is .75, .25; .8 of it and .2 of .5, .5."""
+    tables = one_state([0.3, 0.1, 0.35, 0.25], 4 * [0.0])
+    share = dict(num_simulations=8, max_considered_actions=4, uniform_fraction=0.2)
+    legal = (True, True, False, False)
+    output, _ = table_search(True, legal, **share)(tables, jax.random.key(0), np.zeros(1, int))
+    np.testing.assert_allclose(output.policy[0], [0.7, 0.3, 0, 0], rtol=1e-5)
 
 
 def test_the_share_finds_what_the_policy_has_lost():

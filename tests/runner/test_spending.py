@@ -70,7 +70,17 @@ def test_a_time_is_filled(seconds):
     final = config.cycle.final_updates
     spent = cost.total(acts, acts * per_act + final) / (spending.REACHED * rate)
     more = cost.total(acts, acts * (per_act + 1) + final) / (spending.REACHED * rate)
-    assert spent <= seconds < more or per_act == 2 * config.env.num_envs
+    assert spent <= seconds < more
+    # Updates before width: the preset's own net from one update in two steps to two a step.
+    own, of_own = config.network.channels, spending.of_config(config, spec)
+    needs = [
+        of_own.total(acts, acts * updates + final) / (spending.REACHED * rate)
+        for updates in (config.env.num_envs // 2, 2 * config.env.num_envs)
+    ]
+    channels = found.network.channels
+    assert channels < own if seconds < needs[0] else channels >= own
+    if channels > own:
+        assert seconds > needs[1] and per_act >= 2 * config.env.num_envs
     assert found == replace(
         config, network__channels=found.network.channels, cycle__updates_per_act=per_act
     )
