@@ -34,6 +34,7 @@ from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages, counters
 from ez_jax.runner import spending
+from ez_jax.runner.provenance import make_folders
 from ez_jax.runner.timing import (
     Row,
     Work,
@@ -358,9 +359,7 @@ def main(argv: list[str] | None = None) -> int:
     if wrong:
         print(f"error: {wrong[0]}", file=sys.stderr)
         return 2
-    for path in (args.output, args.picture):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(args.output, args.picture)
     jax.config.update("jax_enable_compilation_cache", False)
     console = Console(width=None if sys.stdout.isatty() else 110)
     old = read(args.compare) if args.compare else None
@@ -369,8 +368,7 @@ def main(argv: list[str] | None = None) -> int:
         for row in measured(args):
             rows.append(row)
             console.print(f"{row.size} {row.name}: {seconds(row.minimum_s)}", highlight=False)
-            if args.output:
-                write(args.output, found, rows)
+            write(args.output, found, rows)
     console.print(table(rows, found, old))
     if args.picture:
         roofline(args.picture, rows, found)

@@ -72,8 +72,18 @@ def acts_by_vectors(argv: list[str], env: str) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
-    known = EXPECTED.get(args.env, "minutes to an hour on 2 cores")
-    return launch(args, args.env, args.preset, DEBUG_EXPECTED if args.preset == "debug" else known)
+    return launch(args, args.env, args.preset, expected(args))
+
+
+def expected(args: Args) -> str:
+    """The time that a run takes, as far as it is known."""
+    if args.preset == "debug":
+        return DEBUG_EXPECTED
+    if args.env not in EXPECTED:
+        return "minutes to an hour on 2 cores"
+    own = classic(args.env).env_steps
+    steps = "" if args.config.env_steps == own else f" for {own:,} steps"
+    return EXPECTED[args.env] + steps
 
 
 if __name__ == "__main__":

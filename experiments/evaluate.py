@@ -6,7 +6,6 @@ python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --sticky=0.25
 """
 
 import dataclasses
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from ez_jax.cli import import_modules
 from ez_jax.config import replace, validate
 from ez_jax.look import Panel, play
 from ez_jax.runner.evaluation import evaluate, game_name, summary, write_episodes
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import make_folders, write_result
 from ez_jax.runner.video import check_video, record_video
 
 
@@ -84,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             config = replace(config, env__eval_max_episode_steps=args.max_steps)
         validate(config)
         output = args.output or args.workdir / default_name(args)
-        output.parent.mkdir(parents=True, exist_ok=True)  # before the games are played
+        make_folders(output)
         found = evaluate(
             restored.network,
             config,
@@ -113,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         + f"; {result['eval_distinct']} distinct returns in {result['eval_episodes']} episodes"
     )
     write_episodes(output.with_suffix(".csv"), found)
-    output.with_suffix(".json").write_text(json.dumps(result | provenance(), indent=2) + "\n")
+    write_result(output.with_suffix(".json"), result)
     print(f"scores: {output.with_suffix('.csv')}")
     if args.video:
         panel = None

@@ -14,7 +14,6 @@ bandwidth between chips. What a chip really reaches is less.
 """
 
 import importlib.util
-import json
 import math
 import os
 import sys
@@ -186,8 +185,9 @@ def report(args: Args, chip: Chip, devices: list) -> int:
     from ez_jax.envs import describe
     from ez_jax.program import ahead
     from ez_jax.runner import spending
-    from ez_jax.runner.provenance import provenance
+    from ez_jax.runner.provenance import make_folders, write_result
 
+    make_folders(args.output)
     config, count = args.config, len(devices)
     # As many environments as there are devices, or a multiple; updates stay in their ratio.
     envs = math.lcm(config.env.num_envs, count)
@@ -236,22 +236,20 @@ def report(args: Args, chip: Chip, devices: list) -> int:
         f"{config.env_steps:,} steps, {config.total_updates:,} updates: {total / 3600:.2f} hours "
         "at the roofline"
     )
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        found = {
-            "target": args.target,
-            "preset": args.preset,
-            "devices": count,
-            "hosts": hosts,
-            "config": to_dict(config),
-            "stages": rows,
-            "memory_bytes": used,
-            "seeds": seeds,
-            "hours": float(f"{total / 3600:.4g}"),
-            "chip": chip._asdict(),
-            "compiler": jax.__version__,
-        }
-        args.output.write_text(json.dumps(found | provenance(), indent=1) + "\n")
+    found = {
+        "target": args.target,
+        "preset": args.preset,
+        "devices": count,
+        "hosts": hosts,
+        "config": to_dict(config),
+        "stages": rows,
+        "memory_bytes": used,
+        "seeds": seeds,
+        "hours": float(f"{total / 3600:.4g}"),
+        "chip": chip._asdict(),
+        "compiler": jax.__version__,
+    }
+    write_result(args.output, found)
     return 0
 
 

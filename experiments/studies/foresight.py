@@ -8,7 +8,6 @@ worse, augmentation (`loss.shift`, `loss.intensity`) and decay help.
 """
 
 import itertools
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from ez_jax import restore, setup
+from ez_jax import setup
 from ez_jax.agent import diagnostics
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.networks import Network, encode
 from ez_jax.observations import frames_to_channels
-from ez_jax.program.loops import make_loop
-from ez_jax.program.mesh import make_mesh
-from ez_jax.runner.provenance import provenance
-from ez_jax.runner.restore import Restored
-from ez_jax.types import Array, Positions
+from ez_jax.runner.provenance import make_folders, write_result
+from ez_jax.runner.restore import Restored, restore_run
+from ez_jax.types import Array, Positions, Replay
 
 AGES = (0, 1200, 2400, 4800, 9600, 19200)
 """Groups of positions, by the environment steps of the run since they were played."""
@@ -48,23 +45,16 @@ class Args:
     """Positions of a group, at most."""
 
 
-def measure(restored: Restored, args: Args) -> list[dict[str, Any]]:
-    """Values against the rewards that came, by age: a row for each group.
-
-    Raises:
-      ValueError: the replay has lost its beginning.
-    """
+def measure(restored: Restored, replay: Replay, args: Args) -> list[dict[str, Any]]:
+    """Values against the rewards that came, by age: a row for each group."""
     config, network = restored.config, restored.network
-    replay = make_loop(config, make_mesh(1)).regenerate(restored.state).replay
-    if int(replay.cursor) > replay.reward.shape[1]:
-        raise ValueError("the replay has overwritten its first frames: give it room for all")
     to_come = np.asarray(diagnostics.rewards_to_come(replay, config.target.discount, args.steps))
     slots = np.arange(to_come.shape[1])
     known = ~np.asarray(replay.last)[:, : len(slots)] & (slots < int(replay.cursor) - args.steps)
     age = restored.env_steps - np.asarray(replay.born)[:, : len(slots)]
 
     @jax.jit
-    def told(variables: Any, replay: Any, at: Array) -> Array:
+    def told(variables: Any, replay: Replay, at: Array) -> Array:
         positions = Positions(at[:, 0], at[:, 1])
         frames = replay_lib.stacks(replay, positions, 1, config.env.stack)
         state = encode(network, variables, frames_to_channels(frames))
@@ -99,19 +89,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.steps < 1 or args.positions < 2:
             raise ValueError("--steps must be at least 1, --positions at least 2")
-        if args.output:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-        restored = restore(args.workdir)
-        if restored.state is None:
-            raise ValueError(f"{args.workdir} holds a model without replay")
-        rows = measure(restored, args)
+        make_folders(args.output)
+        restored, state = restore_run(args.workdir, whole=True)
+        rows = measure(restored, state.replay, args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.output:
-        about = provenance() | {"workdir": args.workdir.name, "updates": restored.updates}
-        result = about | {"env_steps": restored.env_steps, "steps": args.steps, "rows": rows}
-        args.output.write_text(json.dumps(result, indent=1) + "\n")
+    counts = {"updates": restored.updates, "env_steps": restored.env_steps, "steps": args.steps}
+    write_result(args.output, {"workdir": args.workdir.name} | counts | {"rows": rows})
     return 0
 
 

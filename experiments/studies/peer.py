@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ez_jax.presets import PAPER
+from ez_jax.runner.provenance import make_folders
 from ez_jax.runner.timing import Ceilings, Row, seconds, time_calls, write
 from ez_jax.runner.workloads import ACTIONS
 
@@ -261,6 +262,7 @@ def rows(args: Args) -> Iterator[Row]:
 
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
+    make_folders(args.output)
     torch.set_flush_denormal(True)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     matmul = max(
@@ -272,8 +274,7 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows(args):
         found.append(row)
         print(f"{row.name}: {seconds(row.minimum_s)}", flush=True)
-        if args.output:
-            write(args.output, Ceilings(matmul, 0.0, 0.0), found, torch=torch.__version__)
+        write(args.output, Ceilings(matmul, 0.0, 0.0), found, torch=torch.__version__)
     return 0
 
 

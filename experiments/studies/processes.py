@@ -8,7 +8,6 @@ Preset `cpu` on Pong: a search and a step of all environments, one update with i
 both; and how long the way of a time step to the devices and the question whether to stop take.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from ez_jax.presets import PRESETS
 from ez_jax.program.loops import HostLoop, make_loop
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import counters
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import make_folders, write_result
 from ez_jax.runner.timing import time_calls
 
 
@@ -41,6 +40,7 @@ class Args:
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     setup()
+    make_folders(args.output)
     config = replace(
         PRESETS[args.preset],
         env__id="Pong-v5",
@@ -84,14 +84,13 @@ def main(argv: list[str] | None = None) -> int:
             minimum, median, _ = time_calls(fn, (), 0.0, least=args.repeats, most=args.repeats)
             rows[name] = {"minimum_s": minimum, "median_s": median}
             hosts.say(f"{name}: {1e3 * minimum:.3g} ms, median {1e3 * median:.3g}")
-    if args.output and hosts.first():
-        args.output.parent.mkdir(parents=True, exist_ok=True)
+    if hosts.first():
         found = {
             "processes": hosts.number_of_processes(),
             "devices": jax.device_count(),
             "norm_groups": args.norm_groups,
         }
-        args.output.write_text(json.dumps(found | {"rows": rows} | provenance(), indent=1) + "\n")
+        write_result(args.output, found | {"rows": rows})
     return hosts.finish(0)
 
 

@@ -10,7 +10,6 @@ should stay near the largest, and with differences that are worth something the 
 win.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ import tyro
 
 from ez_jax.agent.search import search_from_root
 from ez_jax.config import Config, replace
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import make_folders, write_result
 
 GUMBEL = dict(
     search__algorithm="gumbel", search__num_simulations=16, search__max_considered_actions=8
@@ -122,6 +121,7 @@ def repeat(
 
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
+    make_folders(args.output)
     rows = []
     for actions in args.actions:
         shape = jax.random.normal(jax.random.key(0), (actions,))
@@ -151,11 +151,8 @@ def main(argv: list[str] | None = None) -> int:
                     f"{entropy[args.rounds // 3]:.2f} {entropy[-1]:.2f}   best action {best:.2f}",
                     flush=True,
                 )
-    if args.output:
-        content = provenance() | dict(
-            noise=args.noise, rounds=args.rounds, roots=args.roots, rows=rows
-        )
-        args.output.write_text(json.dumps(content, indent=1) + "\n")
+    settings = {"noise": args.noise, "rounds": args.rounds, "roots": args.roots}
+    write_result(args.output, settings | {"rows": rows})
     return 0
 
 

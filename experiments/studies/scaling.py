@@ -8,7 +8,6 @@ Everything is of the preset `cpu` but for what a sweep changes. The exponent say
 from end to end: 1 is as the work.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from ez_jax.presets import CPU
 from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages, counters
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import make_folders, write_result
 from ez_jax.runner.timing import peak_memory, seconds, time_calls
 from ez_jax.runner.workloads import make_model, random_batch, random_replay
 from ez_jax.types import State
@@ -356,9 +355,7 @@ def main(argv: list[str] | None = None) -> int:
     if "devices" in args.sweeps and len(args.sweeps) > 1:
         print("error: the sweep devices must run alone", file=sys.stderr)
         return 2
-    for path in (args.output, args.picture):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(args.output, args.picture)
     jax.config.update("jax_enable_compilation_cache", False)
     if "devices" in args.sweeps:
         jax.config.update("jax_num_cpu_devices", 4)  # no effect on accelerators
@@ -367,12 +364,8 @@ def main(argv: list[str] | None = None) -> int:
         for p in SWEEPS[sweep](args):
             points.append(p)
             console.print(f"{p.sweep} {p.x:,} {p.stage}: {seconds(p.minimum_s)}", highlight=False)
-            if args.output:
-                content = provenance() | {
-                    "peak_memory": peak_memory(),
-                    "points": [p._asdict() for p in points],
-                }
-                args.output.write_text(json.dumps(content, indent=1) + "\n")
+            rows = [p._asdict() for p in points]
+            write_result(args.output, {"peak_memory": peak_memory(), "points": rows})
     console.print(table(points))
     if args.picture:
         picture(args.picture, points)

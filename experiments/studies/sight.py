@@ -23,7 +23,7 @@ import numpy as np
 import optax
 import tyro
 
-from ez_jax import restore, setup
+from ez_jax import setup
 from ez_jax.agent import diagnostics
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.augment import augment
@@ -32,9 +32,8 @@ from ez_jax.config import Config, from_dict, to_dict, validate
 from ez_jax.lowering import jit
 from ez_jax.networks import Network, init_variables
 from ez_jax.observations import frames_to_channels
-from ez_jax.program.loops import make_loop
-from ez_jax.program.mesh import make_mesh
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import make_folders, write_result
+from ez_jax.runner.restore import restore_run
 from ez_jax.types import Array, Positions, Replay
 
 HELD_OUT = 10
@@ -103,23 +102,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if min(args.updates, args.lines, args.steps) < 1:
             raise ValueError("--updates, --lines and --steps must be at least 1")
-        if args.output:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-        restored = restore(args.workdir)
-        if restored.state is None:
-            raise ValueError(f"{args.workdir} holds a model without replay")
+        make_folders(args.output)
+        restored, state = restore_run(args.workdir, whole=True)
         if len(restored.network.spec.frame_shape) != 3:
             raise ValueError(f"{args.workdir} is a run on vectors")
         config = switched(restored.config, args.switch)
-        state = make_loop(restored.config, make_mesh(1)).regenerate(restored.state)
         rows = fit(config, restored.network, state.replay, args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    result = {"switches": list(args.switch), "steps": args.steps, "rows": rows}
-    if args.output:
-        about = provenance() | {"workdir": args.workdir.name}
-        args.output.write_text(json.dumps(about | result, indent=1) + "\n")
+    settings = {"switches": list(args.switch), "steps": args.steps}
+    write_result(args.output, {"workdir": args.workdir.name} | settings | {"rows": rows})
     return 0
 
 
@@ -127,13 +120,11 @@ def fit(config: Config, run: Network, replay: Replay, args: Args) -> list[dict[s
     """Trains a new network and measures it on what it has not seen: a row for each measurement.
 
     Raises:
-      ValueError: the replay has lost its beginning, or is too short.
+      ValueError: the replay is too short.
     """
     network = Network(config.network, run.spec)
     target = np.asarray(diagnostics.rewards_to_come(replay, config.target.discount, args.steps))
     times, filled = np.asarray(replay_lib.slot_times(replay)), int(replay.cursor)
-    if filled > replay.reward.shape[1]:
-        raise ValueError("the replay has overwritten its first frames: give it room for all")
     usable = ~np.asarray(replay.last)[:, : target.shape[1]] & (times[: target.shape[1]] >= 0)
     usable &= times[: target.shape[1]] < filled - args.steps
     newest = times[: target.shape[1]] >= filled * (1 - 1 / HELD_OUT)

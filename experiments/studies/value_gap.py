@@ -8,7 +8,6 @@ target (n steps and inference's value) carries b along from bootstrap to bootstr
 settle near b / (1 - discount^n) above the returns.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from ez_jax import restore, setup
+from ez_jax import setup
 from ez_jax.agent import diagnostics, priorities, targets, unroll
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.config import Config, replace
 from ez_jax.networks import Network, encode
 from ez_jax.observations import frames_to_channels
-from ez_jax.program.loops import make_loop
-from ez_jax.program.mesh import make_mesh
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import make_folders, write_result
+from ez_jax.runner.restore import restore_run
 from ez_jax.types import Array, Batch, Drawn, Positions
 
 
@@ -64,14 +62,12 @@ def main(argv: list[str] | None = None) -> int:
     setup()
     args = tyro.cli(Args, args=argv, description=__doc__)
     try:
-        restored = restore(args.workdir)
-        if restored.state is None:
-            raise ValueError(f"{args.workdir} holds a model without replay")
-    except ValueError as error:
+        make_folders(args.output)
+        restored, state = restore_run(args.workdir)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     config, network, variables = restored.config, restored.network, restored.variables
-    state = make_loop(config, make_mesh(1)).regenerate(restored.state)
     replay, updates = state.replay, state.learner.updates
     returns, known = diagnostics.realised_returns(replay, config.target.discount)
     lane, slot = np.nonzero(known & priorities.drawable(replay, config))
@@ -125,10 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         "env_steps": int(state.actor.env_steps),
     }
     print("\n".join(f"{name:24s} {value}" for name, value in result.items()))
-    if args.output:
-        args.output.write_text(
-            json.dumps(provenance() | {"workdir": args.workdir.name} | result, indent=1) + "\n"
-        )
+    write_result(args.output, {"workdir": args.workdir.name} | result)
     return 0
 
 

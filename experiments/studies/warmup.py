@@ -8,7 +8,6 @@ takes many steps one way they never reach it. Repeats last a geometric time (com
 temporally-extended exploration, Dabney et al. 2021, arXiv 2006.01782).
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from ez_jax.presets import CPU
 from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages, counters
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import make_folders, write_result
 from ez_jax.runner.scores import RANDOM_HUMAN
 
 
@@ -66,7 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for game in args.games:
             check_task(EnvConfig(id=f"{game}-v5"))
-    except ValueError as error:
+        make_folders(args.output)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print("| game | " + " | ".join(f"repeat {repeat:g}" for repeat in args.repeats) + " |")
@@ -81,10 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         }
         cells = [f"{np.mean(counts):.1f}" for counts in found[game].values()]
         print(f"| {game} | " + " | ".join(cells) + " |", flush=True)
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        result = {"steps": args.steps, "rewarded_steps": found} | provenance()
-        args.output.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.output, {"steps": args.steps, "rewarded_steps": found})
     return 0
 
 

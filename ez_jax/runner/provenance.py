@@ -1,7 +1,8 @@
-"""Where a result comes from: device, versions, commit and command."""
+"""Where a result comes from: device, versions, commit and command; and files that say so."""
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
@@ -28,6 +29,19 @@ def provenance(command: str | None = None) -> dict[str, Any]:
         "commit": _commit(),
         "command": command or shlex.join(["python", *sys.argv]),
     }
+
+
+def make_folders(*paths: Path | None) -> None:
+    """Makes the folders of files to be written, before the work whose results they hold."""
+    for path in paths:
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def write_result(path: Path | None, found: dict[str, Any]) -> None:
+    """Writes a JSON file of `found` after its `provenance`, where there is a file to write."""
+    if path:
+        path.write_text(json.dumps(provenance() | found, indent=1) + "\n")
 
 
 def software() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ez_jax.agent.losses import active_losses
 from ez_jax.config import Config
 from ez_jax.envs import describe
 from ez_jax.networks import Network, init_variables
+from ez_jax.program.loops import make_loop
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import abstract_state
 from ez_jax.runner import sharing
@@ -67,6 +68,26 @@ def restore(workdir: str | Path) -> Restored:
         checkpoints.close()
     counts = int(state.actor.env_steps), int(state.learner.updates)
     return Restored(config, agent, state.learner.variables, *counts, state)
+
+
+def restore_run(workdir: str | Path, *, whole: bool = False) -> tuple[Restored, State]:
+    """A run, and its state with all frames of the replay.
+
+    Args:
+      workdir: of the run.
+      whole: the replay must have everything that was played.
+
+    Raises:
+      CheckpointError: no run, or a file of it is missing or damaged.
+      ValueError: a model without replay, or one that has overwritten its beginning (`whole`).
+    """
+    restored = restore(workdir)
+    if restored.state is None:
+        raise ValueError(f"{workdir} holds a model without replay")
+    replay = restored.state.replay
+    if whole and int(replay.cursor) > replay.reward.shape[1]:
+        raise ValueError("the replay has overwritten its first frames: give it room for all")
+    return restored, make_loop(restored.config, make_mesh(1)).regenerate(restored.state)
 
 
 def _check_fits(network: Network, variables: Any, folder: Path) -> None:

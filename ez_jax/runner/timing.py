@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from ez_jax import lowering
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import provenance, write_result
 from ez_jax.runner.spending import count_flops
 
 
@@ -148,19 +148,17 @@ def peak_memory() -> dict[str, float]:
     )
 
 
-def write(path: Path, found: Ceilings, rows: list[Row], **versions: str) -> None:
+def write(path: Path | None, found: Ceilings, rows: list[Row], **versions: str) -> None:
     """One JSON file: the machine, the versions (of other packages too), the command, and a dict for
     each row.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = provenance()
-    content = about | {
-        "versions": about["versions"] | versions,
+    content = {
+        "versions": provenance()["versions"] | versions,
         "ceilings": found._asdict(),
         "peak_memory": peak_memory(),
         "rows": [r._asdict() for r in rows],
     }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_result(path, content)
 
 
 def read(path: Path) -> tuple[Ceilings, list[Row]]:

@@ -36,6 +36,9 @@ class Claims:
     def __enter__(self) -> "Claims":
         self._alive.mkdir(parents=True, exist_ok=True)
         self._beat()
+        for sign in self._alive.iterdir():  # one that is missing is as good as one that is old
+            if self._is_stale(sign):
+                sign.unlink(missing_ok=True)
         self._beats.start()
         return self
 

@@ -34,6 +34,17 @@ def test_hours(tmp_path, monkeypatch, capsys):
     assert "Pong" in capsys.readouterr().err and len(started) == 4
 
 
+def test_the_expected_time_names_the_steps_it_is_of():
+    """Where these are not the ones that were asked for."""
+    script = load_script("classic")
+    for words, said in (
+        ([], "1 to 4 minutes on 2 cores"),
+        (["--env-steps=2000"], "1 to 4 minutes on 2 cores for 10,000 steps"),
+        (["--preset=debug"], "about a minute, most of it compilation"),
+    ):
+        assert script.expected(script.parse(["--env=CartPole-v1", *words])) == said
+
+
 def test_repeated_search(tmp_path, monkeypatch, capsys):
     """Sixteen PUCT simulations tell eighteen actions of one worth apart, which a floored range and
     an entropy term prevent; actions of different worth are told apart all the same."""

@@ -136,6 +136,15 @@ def test_claims(tmp_path):
     assert not list(tmp_path.rglob(".claim")) and not list((tmp_path / ".owners").iterdir())
 
 
+def test_signs_of_the_dead_are_cleared_away(tmp_path):
+    """By the next that begins; those of the living stay."""
+    with Claims(tmp_path, beat_s=60) as dead, Claims(tmp_path, beat_s=60) as alive:
+        os.utime(tmp_path / ".owners" / dead.owner, (time.time() - 120,) * 2)
+        with Claims(tmp_path, beat_s=60) as new:
+            signs = {sign.name for sign in (tmp_path / ".owners").iterdir()}
+            assert signs == {alive.owner, new.owner}
+
+
 def test_a_claim_that_two_want_goes_to_one(tmp_path):
     """While one takes over, another that saw the dead owner too gets nothing."""
     run = tmp_path / "run"
