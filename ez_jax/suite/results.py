@@ -11,6 +11,9 @@ from ez_jax.envs import is_control
 from ez_jax.runner.scores import human_normalized
 from ez_jax.runner.workdir import read_json
 
+METRICS = "metrics.jsonl.gz"
+"""Metrics of all variants and seeds of an archive."""
+
 
 class Run(NamedTuple):
     """A finished run."""
@@ -20,7 +23,8 @@ class Run(NamedTuple):
     score: float  # mean return of the evaluation episodes with the final parameters
     result: dict[str, Any]  # what `result.json` holds
     source: str  # where it stands
-    metrics: Path  # its lines of metrics, for `metrics.read_metrics`
+    metrics: Path  # its lines of metrics, for `metrics.read_metrics`,
+    variant: str = ""  # and which of them, in an archive
 
 
 class Scores(NamedTuple):
@@ -39,7 +43,8 @@ def collect(folders: Sequence[Path]) -> Sets:
 
     Args:
       folders: a set each: a work directory, or a folder of those of several seeds and tasks; or
-        archives with a `runs.json`, which hold several variants.
+        archives, which hold several variants: `runs.json`, and their lines of metrics in
+        `metrics.jsonl.gz`.
 
     Raises:
       ValueError: no folder has a finished run, a file is damaged, or a set holds a task and seed
@@ -70,8 +75,7 @@ def finished_in(folder: Path) -> Sets:
         for saved in read_json(archive):
             if saved["result"] is not None:
                 source = f"{folder.name}/runs.json, {saved['variant']}"
-                metrics = folder / f"{saved['variant']}.jsonl.gz"
-                run = _run(saved["result"], source, metrics)
+                run = _run(saved["result"], source, folder / METRICS, saved["variant"])
                 found.setdefault(saved["variant"], []).append(run)
         return found
     for path in sorted(folder.glob("**/result.json")):
@@ -82,8 +86,9 @@ def finished_in(folder: Path) -> Sets:
     return found
 
 
-def _run(result: dict[str, Any], source: str, metrics: Path) -> Run:
-    return Run(result["game"], result["seed"], result["eval_mean"], result, source, metrics)
+def _run(result: dict[str, Any], source: str, metrics: Path, variant: str = "") -> Run:
+    score = result["eval_mean"]
+    return Run(result["game"], result["seed"], score, result, source, metrics, variant)
 
 
 def tasks_of(sets: Sets) -> list[str]:

@@ -94,6 +94,9 @@ def test_metrics_in_all_their_forms(tmp_path):
     assert read_metrics(packed) == {
         f"seed{seed}": [{"seed": seed, **row} for row in rows] for seed in (3, 4)
     }
+    several = [json.dumps({"variant": name, **row}) for row in rows for name in ("a", "b")]
+    packed.write_bytes(gzip.compress("\n".join(several).encode()))
+    assert read_metrics(packed, "b") == {"": [{"variant": "b", **row} for row in rows]}
     assert read_metrics(tmp_path / "nothing") == read_metrics(tmp_path) == {}
 
 

@@ -1,5 +1,6 @@
 """The page about many runs: every number from the files."""
 
+import gzip
 import json
 
 import numpy as np
@@ -138,7 +139,15 @@ def test_variants_of_an_archive_are_sets(tmp_path):
     ]
     runs.append({"variant": "stopped", "seed": 0, "config": {}, "result": None})
     (tmp_path / "runs.json").write_text(json.dumps(runs))
+    with gzip.open(tmp_path / "metrics.jsonl.gz", "wt") as file:
+        for name, seed in (("a", 0), ("a", 1), ("b", 0)):
+            for updates in (1, 2):
+                row = {"variant": name, "seed": seed, "updates": updates, "x": 10 * seed + updates}
+                file.write(json.dumps(row) + "\n")
     found = collect([tmp_path])
+    curves = report._metrics(found)
+    assert [[row["x"] for row in rows] for rows in curves["a"]["Pong"]] == [[1, 2], [11, 12]]
+    assert [[row["variant"] for row in rows] for rows in curves["b"]["Pong"]] == [["b", "b"]]
     assert {name: [run.seed for run in runs] for name, runs in found.items()} == {
         "a": [0, 1],
         "b": [0],
