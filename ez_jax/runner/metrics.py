@@ -74,13 +74,14 @@ def is_number(value: float | int | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def read_metrics(path: Path, variant: str = "") -> dict[str, list[dict[str, Any]]]:
+def read_metrics(path: Path, **which: Any) -> dict[str, list[dict[str, Any]]]:
     """The lines of metrics of one run, or of several seeds.
 
     Args:
       path: a work directory, a folder with the work directories `seed<k>`, or a file of lines,
         compressed if its name ends in `.gz`, in which a field `seed` tells several runs apart.
-      variant: of an archive: lines whose field `variant` is another are left out; "": of all.
+      **which: fields, such as variant and task of an archive: lines that have other values in them
+        are left out.
 
     Returns:
       rows of each run by the name of its seed (`""` for a single run); empty if there is none.
@@ -96,7 +97,7 @@ def read_metrics(path: Path, variant: str = "") -> dict[str, list[dict[str, Any]
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     runs: dict[str, list[dict[str, Any]]] = {}
     for row in map(json.loads, data.decode().splitlines()):
-        if variant and row.get("variant") != variant:
+        if any(row.get(field, value) != value for field, value in which.items()):
             continue
         name = f"seed{row['seed']}" if "seed" in row else ""
         runs.setdefault(name, []).append(row)

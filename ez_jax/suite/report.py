@@ -205,7 +205,7 @@ def _metrics(sets: Sets) -> dict[str, dict[str, list[pictures.Rows]]]:
     found: dict[str, dict[str, list[pictures.Rows]]] = {}
     for name, runs in sets.items():
         for run in runs:
-            rows = read_metrics(run.metrics, run.variant)
+            rows = read_metrics(run.metrics, **run.which)
             mine = rows.get("") or rows.get(f"seed{run.seed}")
             if mine:
                 found.setdefault(name, {}).setdefault(run.task, []).append(mine)

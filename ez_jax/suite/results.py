@@ -1,7 +1,7 @@
 """Results of finished runs, by set: what is compared, for example a preset or a switch."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +11,8 @@ from ez_jax.envs import is_control
 from ez_jax.runner.scores import human_normalized
 from ez_jax.runner.workdir import read_json
 
-METRICS = "metrics.jsonl.gz"
-"""Metrics of all variants and seeds of an archive."""
+RUNS, METRICS = "runs.json", "metrics.jsonl.gz"
+"""Files of an archive, see `archive`: results, and lines of metrics, of all its runs."""
 
 
 class Run(NamedTuple):
@@ -24,7 +24,7 @@ class Run(NamedTuple):
     result: dict[str, Any]  # what `result.json` holds
     source: str  # where it stands
     metrics: Path  # its lines of metrics, for `metrics.read_metrics`,
-    variant: str = ""  # and which of them, in an archive
+    which: Mapping[str, Any] = {}  # and which of them, in an archive
 
 
 class Scores(NamedTuple):
@@ -38,13 +38,13 @@ Sets = dict[str, list[Run]]
 """Runs by the name of their set."""
 
 
-def collect(folders: Sequence[Path]) -> Sets:
+def collect(folders: Sequence[Path], name: str = "") -> Sets:
     """The finished runs of each folder.
 
     Args:
       folders: a set each: a work directory, or a folder of those of several seeds and tasks; or
-        archives, which hold several variants: `runs.json`, and their lines of metrics in
-        `metrics.jsonl.gz`.
+        archives, which hold several variants.
+      name: of one set with the runs of all.
 
     Raises:
       ValueError: no folder has a finished run, a file is damaged, or a set holds a task and seed
@@ -52,17 +52,17 @@ def collect(folders: Sequence[Path]) -> Sets:
     """
     sets: Sets = {}
     for folder in folders:
-        for name, runs in finished_in(folder).items():
-            sets.setdefault(name, []).extend(runs)
+        for own, runs in finished_in(folder).items():
+            sets.setdefault(name or own, []).extend(runs)
     if not sets:
-        names = ", ".join(map(str, folders))
-        raise ValueError(f"no finished run in {names}: there is no result.json with scores")
-    for name, runs in sets.items():
+        where = ", ".join(map(str, folders))
+        raise ValueError(f"no finished run in {where}: there is no result.json with scores")
+    for label, runs in sets.items():
         runs.sort(key=lambda run: (run.task, run.seed))
         for one, other in itertools.pairwise(runs):
             if (one.task, one.seed) == (other.task, other.seed):
                 raise ValueError(
-                    f"{name} holds seed {one.seed} of {one.task} twice: {one.source} and "
+                    f"{label} holds seed {one.seed} of {one.task} twice: {one.source} and "
                     f"{other.source}"
                 )
     return sets
@@ -71,11 +71,12 @@ def collect(folders: Sequence[Path]) -> Sets:
 def finished_in(folder: Path) -> Sets:
     """The finished runs of one folder, none where it has none; see `collect`."""
     found: Sets = {}
-    if (archive := folder / "runs.json").exists():
+    if (archive := folder / RUNS).exists():
         for saved in read_json(archive):
             if saved["result"] is not None:
-                source = f"{folder.name}/runs.json, {saved['variant']}"
-                run = _run(saved["result"], source, folder / METRICS, saved["variant"])
+                source = f"{folder.name}/{RUNS}, {saved['variant']}"
+                which = {"variant": saved["variant"], "task": saved["result"]["game"]}
+                run = _run(saved["result"], source, folder / METRICS, which)
                 found.setdefault(saved["variant"], []).append(run)
         return found
     for path in sorted(folder.glob("**/result.json")):
@@ -86,9 +87,11 @@ def finished_in(folder: Path) -> Sets:
     return found
 
 
-def _run(result: dict[str, Any], source: str, metrics: Path, variant: str = "") -> Run:
+def _run(
+    result: dict[str, Any], source: str, metrics: Path, which: Mapping[str, Any] | None = None
+) -> Run:
     score = result["eval_mean"]
-    return Run(result["game"], result["seed"], score, result, source, metrics, variant)
+    return Run(result["game"], result["seed"], score, result, source, metrics, which or {})
 
 
 def tasks_of(sets: Sets) -> list[str]:
