@@ -82,8 +82,6 @@ class NetworkConfig:
     """
     support: int = bounded(300, 1)
     """Value and value prefix live on the atoms -support..support of the transformed scalar."""
-    scale: float = bounded(1.0, 1e-6)
-    """Scalars are multiplied by so much before the transform: finer atoms, in units of rewards."""
     contraction: bool = True
     """The transform is h (Pohlen et al. 2018; MuZero); off: none, and noise has no bias."""
     projection: int = bounded(1024, 1)
@@ -266,17 +264,19 @@ class CycleConfig:
     batch_size: int = bounded(256, 1)
     """Positions an update."""
     updates_per_act: int = bounded(4, 0)
-    """Updates after each lock-step of all environments: 4 with 4 environments is one update a
-    step.
-    """
+    """Updates after each lock-step of all environments: as many as there are of these is one update
+    a step."""
     final_updates: int = bounded(20_000, 0)
     """Updates after the last environment step."""
     warmup_steps: int = bounded(2000, 1)
     """Random-policy steps before the first update."""
     warmup_repeat: float = bounded(0.0, 0.0, 1.0)
     """Probability that a random step repeats the action before: reaches far where single random
-    actions cancel out.
-    """
+    actions cancel out."""
+    idle_steps: int = bounded(0, 0)
+    """Steps without a reward after which an environment repeats its actions; 0: never."""
+    idle_repeat: float = bounded(0.95, 0.0, 1.0)
+    """Probability of that at each step (temporally extended exploration, Dabney et al. 2021)."""
     target_interval: int = bounded(200, 1)
     """Updates between two copies into the target network."""
     target_step_size: float = bounded(0.0, 0.0, 1.0)

@@ -86,8 +86,7 @@ def select(
 def select_randomly(key: Array, actor: Actor, spec: EnvSpec, config: Config) -> SearchOutput:
     """Draws uniform actions for the warm-up, with the uniform policy as target.
 
-    With probability `cycle.warmup_repeat` an environment repeats its action of the step before, if
-    it is legal.
+    With probability `cycle.warmup_repeat` an environment repeats its action of the step before.
     """
     num_envs, legal, repeat = actor.last.shape[0], actor.legal, config.cycle.warmup_repeat
     action, policy = spec.actions.random(key, num_envs, config.search.sampled_actions)
@@ -96,14 +95,34 @@ def select_randomly(key: Array, actor: Actor, spec: EnvSpec, config: Config) -> 
         policy = legal / jnp.sum(legal, axis=1, keepdims=True, dtype=jnp.float32)
     if repeat > 0:
         again = jax.random.bernoulli(jax.random.fold_in(key, 1), repeat, (num_envs,))
-        again &= actor.acts > 0
-        before = actor.action_log[actor.acts - 1].astype(action.dtype)
-        if legal is not None:
-            again &= jnp.take_along_axis(legal, before[:, None], axis=1)[:, 0]
-        again = again.reshape(-1, *(1,) * (action.ndim - 1))
-        action = jnp.where(again, before, action)
+        action = _repeated(actor, action, again)
     zeros = jnp.zeros(num_envs)
     return SearchOutput(action, policy, zeros, zeros)
+
+
+def repeat_where_idle(
+    key: Array, actor: Actor, replay: Replay, selected: SearchOutput, config: Config
+) -> SearchOutput:
+    """Actions of the step before, now and then, where rewards of either sign stay away.
+
+    Noise of single steps cancels out: what lies a hundred steps in one direction is not found by
+    it. A repeated action goes far (Dabney et al. 2021, arXiv 2006.01782). An environment is idle
+    after `cycle.idle_steps` slots of replay without a reward. Targets stay those of the search.
+    """
+    steps = config.cycle.idle_steps
+    recent = replay_lib.slot_times(replay) >= replay.cursor - steps
+    idle = (replay.cursor >= steps) & ~jnp.any((replay.reward != 0) & recent, axis=1)
+    again = idle & jax.random.bernoulli(key, config.cycle.idle_repeat, idle.shape)
+    return selected._replace(action=_repeated(actor, selected.action, again))
+
+
+def _repeated(actor: Actor, action: Array, again: Array) -> Array:
+    """The action of the step before where `again [N]` says so, if there is one and it is legal."""
+    again &= actor.acts > 0
+    before = actor.action_log[actor.acts - 1].astype(action.dtype)
+    if actor.legal is not None:
+        again &= jnp.take_along_axis(actor.legal, before[:, None], axis=1)[:, 0]
+    return jnp.where(again.reshape(-1, *(1,) * (action.ndim - 1)), before, action)
 
 
 def record(

@@ -104,6 +104,11 @@ class Agent:
         shared = state.learner.variables, state.learner.updates
         lanes = state.actor.stack, state.actor.legal
         selected = self.lanes(local, SearchOutput, key=search_key, shared=shared, lanes=lanes)
+        if self.config.cycle.idle_steps:
+            repeat_key = jax.random.fold_in(search_key, 1)
+            selected = acting.repeat_where_idle(
+                repeat_key, state.actor, state.replay, selected, self.config
+            )
         return state.replace(key=key), selected
 
     def select_randomly(self, state: State) -> tuple[State, SearchOutput]:

@@ -52,14 +52,12 @@ def two_hot(x: Array, support: int) -> Array:
 
 
 def scalar_to_atoms(x: Array, network: NetworkConfig = PAPER) -> Array:
-    """h(scale x), elementwise: where scalars lie among the atoms.
+    """h(x), elementwise: where scalars lie among the atoms.
 
-    Cross-entropy hardly sees differences of scalars that are small beside the distance of atoms;
-    with a larger scale the atoms are closer, and closest near 0. What is learned of noisy targets
-    is the mean of h, which lies nearer to 0 than h of the mean, by about var(x) h''(x) / 2, and
-    each bootstrap adds to that: without the contraction the mean itself is learned.
+    What is learned of noisy targets is the mean of h, which lies nearer to 0 than h of the mean, by
+    about var(x) h''(x) / 2, and each bootstrap adds to that: without the contraction the mean
+    itself is learned.
     """
-    x = network.scale * x
     return signed_hyperbolic(x) if network.contraction else x
 
 
@@ -77,4 +75,4 @@ def logits_to_scalar(logits: Array, network: NetworkConfig = PAPER) -> Array:
     support = logits.shape[-1] // 2
     atoms = jnp.arange(-support, support + 1, dtype=jnp.float32)
     mean = jnp.sum(jax.nn.softmax(logits.astype(jnp.float32)) * atoms, axis=-1)
-    return (signed_parabolic(mean) if network.contraction else mean) / network.scale
+    return signed_parabolic(mean) if network.contraction else mean

@@ -111,24 +111,12 @@ def test_logits_of_a_two_hot_give_the_scalar_back():
     np.testing.assert_allclose(clipped, [bound, -bound], rtol=1e-4)
 
 
-def test_a_scale_brings_the_atoms_closer():
-    """0.3 on a scale of 10 lies where 3 lies on one of 1; logits give rewards as they are."""
-    probs = scalar_to_probs(jnp.array([0.3, -0.8]), NetworkConfig(support=2, scale=10.0))
-    plain = scalar_to_probs(jnp.array([3.0, -8.0]), NetworkConfig(support=2))
-    np.testing.assert_allclose(probs, plain, atol=1e-6)
-    x = np.array([-40, -0.01, 0.0, 0.3, 12.34, 40], np.float32)
-    ten = NetworkConfig(support=20, scale=10.0)
-    logits = jnp.log(scalar_to_probs(x, ten))
-    np.testing.assert_allclose(logits_to_scalar(logits, ten), x, rtol=1e-4, atol=2e-5)
-
-
 @pytest.mark.parametrize("contraction, learned", [(True, 1.2507), (False, 1.5)])
 def test_noise_of_targets_draws_a_contracted_value_towards_zero(contraction, learned):
     """Cross-entropy learns the mean of the two-hot targets. Of 0 and 3 that is h^-1(1.003 / 2) =
     1.2507, though the mean is 1.5; without h it is the mean, between atoms too.
     """
-    scale = 1.0 if contraction else 2.0
-    network = NetworkConfig(support=8, scale=scale, contraction=contraction)
+    network = NetworkConfig(support=8, contraction=contraction)
     probs = scalar_to_probs(jnp.array([0.0, 3.0]), network)
     logits = jnp.log(jnp.mean(probs, axis=0) + 1e-12)
     np.testing.assert_allclose(logits_to_scalar(logits, network), learned, rtol=1e-3)

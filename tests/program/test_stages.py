@@ -12,14 +12,14 @@ from helpers.loops import advance, finished, start, warmed_up
 from helpers.tiny import BREAKOUT, CARTPOLE
 
 from ez_jax.agent import acting, reanalysis
-from ez_jax.agent.replay import from_rows
+from ez_jax.agent.replay import empty, from_rows
 from ez_jax.agent.targets import horizon
 from ez_jax.config import replace
 from ez_jax.program import transfer
 from ez_jax.program.loops import make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages
-from ez_jax.types import EnvSpec, TimeStep
+from ez_jax.types import EnvSpec, SearchOutput, TimeStep
 
 
 def begin(config, updates: int = 0):
@@ -255,6 +255,40 @@ def test_random_actions_may_repeat(repeat):
     )
     again = np.mean(np.asarray(choose(actor, jax.random.key(1)) == first))
     np.testing.assert_allclose(again, repeat + (1 - repeat) / 4, atol=0.04)
+
+
+def test_idle_environments_repeat_their_actions():
+    """Those without a reward, of either sign, in the last three of ten slots; a ring of eight."""
+    config = replace(CARTPOLE, env__num_envs=4000, env_steps=8000, replay__capacity=32_000)
+    config = replace(config, cycle__idle_steps=3, cycle__idle_repeat=0.75)
+    spec = EnvSpec(4, (1,), np.float32, 1)
+    kinds, ones = np.arange(4000) % 5, jnp.ones(4000)
+    reward = np.zeros((4000, 8))
+    reward[kinds == 0, 9 % 8] = 1.0  # the newest slot
+    reward[kinds == 1, 7] = -1.0  # the third from the end
+    reward[kinds == 2, 6] = 1.0  # the fourth
+    reward[kinds == 3, 2] = 1.0  # the oldest: the ring has turned
+    replay = empty(config, spec, 4000).replace(reward=jnp.asarray(reward), cursor=jnp.int32(10))
+    actor = acting.init(config, spec, None)
+    before = jnp.arange(4000) % 4
+    actor = actor.replace(
+        acts=actor.acts + 1, action_log=actor.action_log.at[0].set(before.astype(jnp.int16))
+    )
+    searched = SearchOutput((before + 1) % 4, jnp.ones((4000, 4)) / 4, ones, ones)
+
+    def share(replay, actor=actor):
+        found = acting.repeat_where_idle(jax.random.key(0), actor, replay, searched, config)
+        for name in ("policy", "search_value", "network_value"):
+            assert getattr(found, name) is getattr(searched, name)
+        again = np.asarray(found.action == before)
+        assert np.all(again | np.asarray(found.action == searched.action))
+        return [again[kinds == kind].mean() for kind in range(5)]
+
+    np.testing.assert_allclose(share(replay), [0, 0, 0.75, 0.75, 0.75], atol=0.06)
+    assert share(replay)[:2] == [0, 0]
+    assert share(replay.replace(cursor=jnp.int32(2))) == 5 * [0]  # too short to be idle
+    legal = jnp.asarray(kinds != 4)[:, None] & jnp.ones((1, 4), bool)
+    assert share(replay, actor.replace(legal=legal))[4] == 0
 
 
 def test_too_many_devices_names_the_field():
