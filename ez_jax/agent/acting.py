@@ -106,12 +106,10 @@ def repeat_where_idle(
     """Actions of the step before, now and then, where rewards of either sign stay away.
 
     Noise of single steps cancels out: what lies a hundred steps in one direction is not found by
-    it. A repeated action goes far (Dabney et al. 2021, arXiv 2006.01782). An environment is idle
-    after `cycle.idle_steps` slots of replay without a reward. Targets stay those of the search.
+    it. A repeated action goes far (Dabney et al. 2021, arXiv 2006.01782). Targets stay those of the
+    search.
     """
-    steps = config.cycle.idle_steps
-    recent = replay_lib.slot_times(replay) >= replay.cursor - steps
-    idle = (replay.cursor >= steps) & ~jnp.any((replay.reward != 0) & recent, axis=1)
+    idle = replay_lib.idle(replay, config.cycle.idle_steps)
     again = idle & jax.random.bernoulli(key, config.cycle.idle_repeat, idle.shape)
     return selected._replace(action=_repeated(actor, selected.action, again))
 

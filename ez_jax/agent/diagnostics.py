@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ez_jax.agent.replay import slot_times
+from ez_jax.agent.replay import idle, slot_times
 from ez_jax.agent.targets import n_step_value
 from ez_jax.agent.transforms import logits_to_scalar, scalar_to_atoms
 from ez_jax.config import Config, NetworkConfig
@@ -34,6 +34,11 @@ HEALTH = (
         "`play/gains`, `play/losses`",
         "rewards above and below 0 a thousand steps: gains rise or losses fall",
         "constant over a third of the run: it has stopped to learn",
+    ),
+    Health(
+        "`play/idle`",
+        "0, or soon: environments without a reward for `cycle.idle-steps` steps repeat actions",
+        "stays at 1: not even repeated actions find a reward",
     ),
     Health(
         "`search/value_error`",
@@ -199,8 +204,9 @@ def of_replay(replay: Replay, env_steps: Array, updates: Array, config: Config) 
     mask = (known & recent & ~replay.last).astype(jnp.float32)
     stored = ((slot_times(replay) >= 0) & ~replay.last).astype(jnp.float32)
     played = stored * recent
-    stale = updates - replay.refreshed
-    return {
+    stale, idle_steps = updates - replay.refreshed, config.cycle.idle_steps
+    waiting = {"play/idle": jnp.mean(idle(replay, idle_steps))} if idle_steps else {}
+    return waiting | {
         "search/value": _mean(replay.search_value, mask),
         "search/return": _mean(returns, mask),
         "search/value_bias": _mean(replay.search_value - returns, mask),

@@ -100,6 +100,12 @@ def slot_times(replay: Replay) -> Array:
     return newest - (newest - jnp.arange(slots)) % slots
 
 
+def idle(replay: Replay, steps: int) -> Array:
+    """Lanes without a reward, of either sign, in their newest `steps` slots: `[N]` bool."""
+    recent = slot_times(replay) >= replay.cursor - steps
+    return (replay.cursor >= steps) & ~jnp.any((replay.reward != 0) & recent, axis=1)
+
+
 def stackable(replay: Replay, stack: int) -> Array:
     """Marks the places of the ring whose whole stack is still there: `[T]` bool.
 

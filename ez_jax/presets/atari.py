@@ -35,7 +35,8 @@ V2 = replace(
 # visits to an action, hence Gumbel search over four of them; a floor under the range of Q and one
 # under the entropy keep small errors of Q from becoming favourites, one under the root's prior
 # keeps every action in the data. Without h a value's noise has no bias; such values may be as large
-# as 1 / (1 - discount), and LayerNorm in the heads does not care whose states a batch holds.
+# as 1 / (1 - discount), and LayerNorm in the heads does not care whose states a batch holds. Where
+# no reward comes, single random actions lead nowhere: environments repeat theirs.
 CPU = replace(
     PAPER,
     env__num_envs=8,
@@ -70,6 +71,7 @@ CPU = replace(
     cycle__batch_size=32,
     cycle__updates_per_act=7,
     cycle__final_updates=0,
+    cycle__idle_steps=1000,
     loss__shift=4,
     loss__entropy=1.0,
     loss__entropy_target=(0.6, 0.1),

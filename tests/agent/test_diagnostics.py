@@ -106,6 +106,14 @@ def test_search_values_are_compared_with_returns():
     played = diagnostics.of_replay(
         recent.replace(reward=reward), jnp.asarray(10_000), jnp.asarray(100), config
     )
+    assert "play/idle" not in played
+    lanes = replay.reward.shape[0]
+    alone = jnp.zeros_like(replay.reward).at[0].set(-1.0)  # of these lanes one has rewards
+    repeats = replace(config, cycle__idle_steps=4)
+    waiting = diagnostics.of_replay(
+        replay.replace(reward=alone), jnp.asarray(10_000), jnp.asarray(100), repeats
+    )
+    np.testing.assert_allclose(waiting["play/idle"], 1 - 1 / lanes)
     for name, sign in (("play/gains", 1), ("play/losses", -1)):
         expected = 1000 * np.mean(np.asarray(reward)[stored] == sign)
         np.testing.assert_allclose(played[name], expected, rtol=1e-5)

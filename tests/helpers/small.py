@@ -17,6 +17,7 @@ SMALL = replace(
     search__max_considered_actions=8,
     search__min_value_range=0.5,
     search__uniform_fraction=0.0,
+    cycle__idle_steps=0,
     optimizer__learning_rate=1e-3,
     optimizer__schedule="drop",
     loss__shift=2,
