@@ -62,7 +62,8 @@ def archive(sets: Sets, output: Path, every: int = 1) -> list[Key]:
         | {"result": _six(shareable(run.result))}
         for key, run in added.items()
     ]
-    rows = [row for row in _read_csv(episodes) if _key(row, tasks, "run_seed") not in added]
+    old = [(_key(row, tasks, "run_seed"), row) for row in _read_csv(episodes)]
+    rows = [row | {"task": key.task} for key, row in old if key not in added]
     lines = [row for row in _read_lines(metrics) if _key(row, tasks) not in added]
     for key, run in added.items():
         rows += _episodes(key, run.metrics)

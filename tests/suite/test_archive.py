@@ -100,6 +100,7 @@ def test_an_archive_without_tasks_is_added_to(runs, tmp_path):
         ("old", "0.0"),
         ("cpu", "1.25"),
     ]
+    assert {g["task"] for g in games} == {"Pong"}
     assert [row["variant"] for row in lines] == ["old"] + 5 * ["cpu"]
 
 
