@@ -94,6 +94,7 @@ def test_weights_and_biases_keeps_a_run_here_and_goes_on_with_it(tmp_path, monke
     board.scalars({"loss/total": 2.0}, 20)
     board.result(RESULT, video)
     board.close()
+    check_wandb().teardown()  # a process of its own writes the files: waits for its end
     name = (first / ID).read_text().strip()
     records = [next(part.glob(f"wandb/offline-run-*-{name}/*.wandb")) for part in (first, second)]
     for held in (b"num_simulations", b"loss/total"):
