@@ -274,7 +274,7 @@ class CycleConfig:
     """Probability that a random step repeats the action before: reaches far where single random
     actions cancel out."""
     idle_steps: int = bounded(0, 0)
-    """Steps without a reward after which an environment repeats its actions; 0: never."""
+    """Steps without a reward after which searched actions give way to repeated ones; 0: never."""
     idle_repeat: float = bounded(0.95, 0.0, 1.0)
     """Probability of that at each step (temporally extended exploration, Dabney et al. 2021)."""
     target_interval: int = bounded(200, 1)
