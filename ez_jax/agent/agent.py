@@ -93,7 +93,7 @@ class Agent:
     # ACT
 
     def select(self, state: State) -> tuple[State, SearchOutput]:
-        """Searches from the current observations, with exploration, and repeats actions where idle."""
+        """Searches from the current observations with exploration; repeats actions where idle."""
         key, search_key = jax.random.split(state.key)
 
         def local(

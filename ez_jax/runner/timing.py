@@ -152,6 +152,8 @@ def write(path: Path | None, found: Ceilings, rows: list[Row], **versions: str) 
     """One JSON file: the machine, the versions (of other packages too), the command, and a dict for
     each row.
     """
+    if path is None:
+        return
     content = {
         "versions": provenance()["versions"] | versions,
         "ceilings": found._asdict(),
