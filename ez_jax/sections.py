@@ -53,15 +53,13 @@ class EnvConfig:
 class NetworkConfig:
     channels: int = bounded(64, 4)
     """Channels of the latent state (the first layer has half). Width of the layers for vector
-    observations.
-    """
+    observations."""
     patch: int = bounded(1, 1, 4)
     """Squares of so many pixels a side enter the first convolution as channels of one: fewer
     places, more channels."""
     motion: float = bounded(0.0, 0.0)
     """Images: the newest frame enters as it is, earlier ones as differences of consecutive frames
-    times this, so that small things that move are not lost in what stands; 0: as they are (paper).
-    """
+    times this: small things that move are not lost in what stands; 0: as they are (paper)."""
     pools: int = bounded(2, 0, 3)
     """2x2 average poolings after the two stride-2 convolutions: 96 px -> 6x6 with 2."""
     blocks: int = bounded(1, 1)
@@ -78,8 +76,7 @@ class NetworkConfig:
     """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: its planes."""
     action_planes: Literal["index", "one_hot"] = "index"
     """Images: an action is one plane a/|A| (paper), or a plane for each action, so that none lies
-    between two others.
-    """
+    between two others."""
     support: int = bounded(300, 1)
     """Value and value prefix live on the atoms -support..support of the transformed scalar."""
     contraction: bool = True
@@ -92,6 +89,9 @@ class NetworkConfig:
     """Normalisation in dense layers, those of all heads too: BatchNorm (paper), or LayerNorm
     (EfficientZero-V2 on vectors), which does not care whose states a batch holds. The projections
     have BatchNorm always."""
+    residual: Literal["post", "pre"] = "post"
+    """Residual blocks of vectors: a norm after each dense layer and ReLU of the sum (as for
+    images), or LayerNorm before them (EfficientZero-V2): what one action changes is not lost."""
     trunk_norm: Literal["batch", "layer"] = "batch"
     """Normalisation of convolutions, over each image by itself with `layer`, but projections."""
     joint_norm: bool = False
@@ -195,8 +195,7 @@ class TargetConfig:
     """T2 of the mixed target: n-step for transitions younger than so many environment steps."""
     absorbing: bool = False
     """Unroll past a terminal state towards value and reward 0 (MuZero); off: those steps are masked
-    (EfficientZero).
-    """
+    (EfficientZero)."""
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def realised_returns(replay: Replay, discount: float) -> tuple[Array, Array]:
     Returns:
       returns `[N, T]` in the order of the ring, and whether the end is known `[N, T]`.
     """
-    # From the oldest slot to the newest; slots never written have a negative time and comes
+    # From the oldest slot to the newest; slots never written have a negative time and come
     # first.
     order = jnp.argsort(slot_times(replay))
     reward, step_discount, last, value = (

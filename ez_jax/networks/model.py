@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ez_jax import lowering
 from ez_jax.config import NetworkConfig
-from ez_jax.networks import image, vector
+from ez_jax.networks import image, pre_norm, vector
 from ez_jax.networks.layers import LSTM, BatchNorm, Mlp, Norm, merge, normalise, part
 from ez_jax.observations import observation_shape
 from ez_jax.types import EnvSpec
@@ -97,10 +97,11 @@ class Network(nn.Module):
             self.trunk: nn.Module = image.Trunk(c.blocks, dtype, trunk_norm)
             features = functools.partial(image.Features, c.head_channels, dtype, trunk_norm)
         else:
-            self.representation = vector.Representation(c.channels, c.blocks, norm, dtype)
-            self.dynamics = vector.Dynamics(actions, c.blocks, c.action_embedding, norm, dtype)
-            self.trunk = vector.Trunk(c.blocks, norm, dtype)
-            features = vector.Features
+            plan = pre_norm if c.residual == "pre" else vector
+            self.representation = plan.Representation(c.channels, c.blocks, norm, dtype)
+            self.dynamics = plan.Dynamics(actions, c.blocks, c.action_embedding, norm, dtype)
+            self.trunk = plan.Trunk(c.blocks, norm, dtype)
+            features = plan.Features
         self.value_prefix = ValuePrefix(features(), c)
         self.value_features, self.policy_features = features(), features()
         self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, True, norm)

@@ -12,6 +12,7 @@ DMC = replace(
     env__action_repeat=2,
     network__channels=256,
     network__blocks=2,
+    network__residual="pre",
     network__value_prefix=False,
     network__action_embedding=64,
     network__support=20,

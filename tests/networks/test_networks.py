@@ -226,11 +226,16 @@ def test_step_is_advance_and_value_prefixes():
 
 
 @pytest.mark.parametrize("embedding", [0, 16])
-@pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])
-def test_each_action_leads_to_another_state(spec, embedding):
+@pytest.mark.parametrize(
+    "spec, residual",
+    [(IMAGE, "post"), (VECTOR, "post"), (VECTOR, "pre")],
+    ids=["image", "vector", "pre"],
+)
+def test_each_action_leads_to_another_state(spec, residual, embedding):
     """Every two of them, by far more than rounding."""
     spec = spec._replace(num_actions=6)
-    network = Network(config_lib.replace(TINY, action_embedding=embedding), spec)
+    config = config_lib.replace(TINY, action_embedding=embedding, residual=residual)
+    network = Network(config, spec)
     variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
     shape = (1, 2, 2, 4) if len(spec.frame_shape) == 3 else (1, 4)
     state = jnp.asarray(1 + np.random.default_rng(0).random(shape), jnp.float32)
@@ -251,12 +256,15 @@ def others_shuffled(x, seed):
     return x
 
 
-@pytest.mark.parametrize("norm, alone", [("layer", True), ("batch", False)])
-def test_layer_norm_does_not_care_about_the_rest_of_a_batch(norm, alone):
+@pytest.mark.parametrize(
+    "norm, residual, alone",
+    [("layer", "post", True), ("layer", "pre", True), ("batch", "post", False)],
+)
+def test_layer_norm_does_not_care_about_the_rest_of_a_batch(norm, residual, alone):
     """Training on a batch, the first sample's outputs are its own; the input's BatchNorm sees only
     mean and variance.
     """
-    network = Network(config_lib.replace(TINY, norm=norm), VECTOR)
+    network = Network(config_lib.replace(TINY, norm=norm, residual=residual), VECTOR)
     variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
     rng = np.random.default_rng(0)
     # Zero-initialised heads would hide everything.
@@ -362,10 +370,15 @@ def test_vectors_of_bytes(norm):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])
-def test_bfloat16_trunk_has_float32_heads(spec):
+@pytest.mark.parametrize(
+    "spec, residual",
+    [(IMAGE, "post"), (VECTOR, "post"), (VECTOR, "pre")],
+    ids=["image", "vector", "pre"],
+)
+def test_bfloat16_trunk_has_float32_heads(spec, residual):
     """States are bfloat16; logits, memory, parameters and statistics are not."""
-    network, variables = shapes(config_lib.replace(TINY, dtype="bfloat16"), spec)
+    config = config_lib.replace(TINY, dtype="bfloat16", residual=residual)
+    network, variables = shapes(config, spec)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
     state, root, step, prediction, _ = one_step(network, variables, 2)
     assert state.dtype == step.state.dtype == jnp.bfloat16
