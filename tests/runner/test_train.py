@@ -8,6 +8,9 @@ import shutil
 import signal
 
 import envpool
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from helpers.tiny import (
     BREAKOUT,
@@ -306,6 +309,44 @@ def test_foresight_command(reference, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     for bad, message in (
         (["--steps=0"], "at least 1"),
+        (["--output=/proc/none/x.json"], "/proc/none"),
+        ([f"--workdir={tmp_path}"], "no run in"),
+    ):
+        assert script.main([*words, *bad]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_action_effect_command(reference, tmp_path, monkeypatch, capsys):
+    """Every position but the final frames, in parts of any size; another action is another one, and
+    leads elsewhere.
+    """
+    script, output = load_script("action_effect"), tmp_path / "effect.json"
+    words = [f"--workdir={reference[0]}", f"--output={output}"]
+    assert script.main(words) == 0
+    everything, new = json.loads(output.read_text())["rows"]
+    assert 0 < new["positions"] < everything["positions"] <= BREAKOUT.env_steps
+    assert everything["state_effect"] > 0 and everything["state_error"] > 0
+    for space in ("state", "projection"):
+        assert 0 < everything[f"{space}_told_apart"] < 1
+    assert everything["projection_error"] != everything["projection_error_of_another"]
+    # The errors after the actions taken know nothing of the parts, nor of the others' draw.
+    monkeypatch.setattr(script, "AT_ONCE", 32)
+    assert script.main(words) == 0
+    again = json.loads(output.read_text())["rows"][0]
+    for name in ("state_error", "projection_error"):
+        assert again[name] == pytest.approx(everything[name], abs=2e-4)
+    restored, taken = restore(reference[0]), jnp.arange(4).repeat(100)
+    others = np.asarray(script.other_actions(restored, jax.random.key(0), taken))
+    assert [set(others[i : i + 100]) for i in range(0, 400, 100)] == [
+        {1, 2, 3},
+        {0, 2, 3},
+        {0, 1, 3},
+        {0, 1, 2},
+    ]
+    capsys.readouterr()
+    for bad, message in (
+        (["--positions=0"], "at least 1"),
         (["--output=/proc/none/x.json"], "/proc/none"),
         ([f"--workdir={tmp_path}"], "no run in"),
     ):
