@@ -72,6 +72,8 @@ class NetworkConfig:
     """Units of the value-prefix LSTM."""
     value_prefix: bool = True
     """Predict the summed reward by LSTM; off: single rewards (the paper's ablation)."""
+    reward_action: bool = False
+    """The reward head reads the action too (TD-MPC2), so that its cost need not be in the state."""
     action_embedding: int = bounded(0, 0)
     """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: its planes."""
     action_planes: Literal["index", "one_hot"] = "index"

@@ -152,7 +152,7 @@ def unroll_model(
         # Before anything reads the state: heads, consistency and later steps all send half.
         half = config.loss.half_gradient
         states.append(optax.scale_gradient(state, 0.5) if half else state)
-    predicted = jnp.stack(states[1:], axis=1)
+    predicted, taken = jnp.stack(states[1:], axis=1), batch.action[:, :k_steps]
     memory, restart = network.initial_memory(batch.action.shape[0]), config.target.prefix_horizon
 
     # PREDICT. No loss reads the predictions of encoded states: the heads see these for their
@@ -160,7 +160,9 @@ def unroll_model(
     # wrong at every root.
     if config.network.joint_norm:
         prediction = call("predict", merged(jnp.stack(states + encoded, axis=1)))
-        _, prefix_logits = call("value_prefixes", merged(predicted), memory, restart=restart)
+        _, prefix_logits = call(
+            "value_prefixes", merged(predicted), memory, restart=restart, actions=merged(taken)
+        )
     else:
         # Turns of a head: the root, then each predicted state and the encoded state after it.
         pace = 2 if consistency else 1
@@ -174,6 +176,7 @@ def unroll_model(
             turns=range(k_steps),
             total=k_steps,
             restart=restart,
+            actions=taken,
         )
         if consistency:
             rest = range(2, total, pace)

@@ -48,9 +48,11 @@ class ValuePrefix(nn.Module):
 
     @nn.compact
     def __call__(
-        self, memory: Memory, states: Array, train: bool, restart: int
+        self, memory: Memory, states: Array, train: bool, restart: int, choice: Array | None
     ) -> tuple[Memory, Array]:
         x, c = self.features(states, train), self.config
+        if choice is not None:
+            x = jnp.concatenate([x, choice], axis=-1)
         norm = Norm(c.norm, c.norm_groups)
         if c.value_prefix:
             memory, x = LSTM(c.lstm)(memory, x, restart)
@@ -128,14 +130,19 @@ class Network(nn.Module):
         The caller zeroes the memory where the value prefix starts anew.
         """
         state = self.advance(state, action, train)
-        return Step(state, *self.value_prefixes(state, memory, train))
+        return Step(state, *self.value_prefixes(state, memory, train, actions=action))
 
     def advance(self, state: Array, action: Array, train: bool = False) -> Array:
         """Next latent state alone: the loss scales its gradient before any head sees it."""
         return self.dynamics(state, action, train)
 
     def value_prefixes(
-        self, states: Array, memory: Memory, train: bool = False, restart: int = 0
+        self,
+        states: Array,
+        memory: Memory,
+        train: bool = False,
+        restart: int = 0,
+        actions: Array | None = None,
     ) -> tuple[Memory, Array]:
         """Value prefixes on arrival in consecutive states.
 
@@ -145,12 +152,16 @@ class Network(nn.Module):
           train: use the statistics of the batch.
           restart: the memory is zero again after so many states, the horizon of the value prefix;
             0: never.
+          actions: that led to the states, read with `network.reward_action` alone.
 
         Returns:
           the memory after the last state, and logits `[B, steps, 2 * support + 1]` (or merged, as
           the states).
         """
-        return self.value_prefix(memory, states, train, restart)
+        choice = None
+        if self.config.reward_action:
+            choice = self.spec.actions.features(actions, jnp.float32)
+        return self.value_prefix(memory, states, train, restart, choice)
 
     def project(self, state: Array, train: bool = False) -> Array:
         """SimSiam projection `[B, (steps,) projection]` (Chen & He 2021, arXiv 2011.10566).

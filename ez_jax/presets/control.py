@@ -29,11 +29,13 @@ DMC = replace(
 
 # The same sized for two CPU cores: a teacher's targets, few candidates, an update for two
 # decisions. The best of few candidates teaches the policy more than their weights, and would leave
-# it no width, which the target of the entropy keeps.
+# it no width, which the target of the entropy keeps. A reward head that reads the action leaves the
+# cost of actions out of the states, whose values it would blur where few large actions were taken.
 DMC_CPU = replace(
     DMC,
     network__channels=128,
     network__blocks=1,
+    network__reward_action=True,
     network__action_embedding=16,
     network__support=30,
     network__projection=128,

@@ -22,6 +22,7 @@ from ez_jax import config as config_lib
 from ez_jax.agent import learning
 from ez_jax.agent import unroll as unroll_lib
 from ez_jax.agent.losses import LOSSES, policy_loss, value_loss
+from ez_jax.observations import frames_to_channels
 from ez_jax.types import EnvSpec
 
 # HALF GRADIENT
@@ -208,3 +209,38 @@ def test_augmentation_is_drawn_once_for_the_input_and_once_for_the_targets():
     np.testing.assert_allclose(
         unroll.target_projection[:, :, 0], PARAMETERS["r"] * batch.frames[:, STACK:, 0], rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("joint", [True, False], ids=["joint", "apart"])
+def test_the_reward_head_reads_the_action_that_led_to_a_state(joint):
+    """Along the unroll as in the steps of a search, with LayerNorm alone, where training is
+    inference; the same state after another action has another reward, but only with the switch.
+    """
+    for on in (True, False):
+        config = make_config(
+            network__reward_action=on,
+            network__residual="pre",
+            network__norm="layer",
+            network__joint_norm=joint,
+        )
+        network, variables = make_network(config, VECTOR)
+        batch = make_batch(VECTOR)
+        unroll, _ = unroll_lib.unroll_model(
+            network, config, variables, jax.random.key(0), batch, False
+        )
+        # The encoded root as training has it, under the moments of its batch.
+        observation = frames_to_channels(batch.frames[:, :STACK])
+        state, _ = network.apply(variables, observation, True, method="encode", mutable=["moments"])
+        memory = network.initial_memory(BATCH)
+        for k in range(UNROLL):
+            if k % config.target.prefix_horizon == 0:
+                memory = network.initial_memory(BATCH)
+            before = state, memory
+            step = network.apply(variables, *before, batch.action[:, k], method="step")
+            np.testing.assert_allclose(step.prefix_logits, unroll.prefix_logits[:, k], atol=1e-4)
+            state, memory = step.state, step.memory
+        other = network.apply(
+            variables, state, before[1], actions=1 - batch.action[:, k] % 2, method="value_prefixes"
+        )[1]
+        apart = np.abs(other - step.prefix_logits).max(-1)
+        assert (apart > 1e-3).all() if on else (apart == 0).all()

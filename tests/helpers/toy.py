@@ -33,7 +33,7 @@ class Toy(nn.Module):
     def advance(self, state, action, train):
         return self.d * state
 
-    def value_prefixes(self, states, memory, train, restart):
+    def value_prefixes(self, states, memory, train, restart, actions):
         steps, total = states.reshape(memory.shape[0], -1), []
         for k in range(steps.shape[1]):
             memory = (0 if k % restart == 0 else memory) + steps[:, k : k + 1]
