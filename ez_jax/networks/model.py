@@ -159,7 +159,7 @@ class Network(nn.Module):
           the states).
         """
         choice = None
-        if self.config.reward_action:
+        if self.config.reward_action and actions is not None:
             choice = self.spec.actions.features(actions, jnp.float32)
         return self.value_prefix(memory, states, train, restart, choice)
 
