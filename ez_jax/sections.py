@@ -83,8 +83,8 @@ class NetworkConfig:
     """Value and value prefix live on the atoms -support..support of the transformed scalar."""
     contraction: bool = True
     """The transform is h (Pohlen et al. 2018; MuZero); off: none, and noise has no bias."""
-    projection: int = bounded(1024, 1)
-    """Width of the SimSiam projector."""
+    projection: int = bounded(1024, 0)
+    """Width of the SimSiam projector; 0: the loss compares the states themselves (TD-MPC2)."""
     predictor: int = bounded(512, 1)
     """Hidden width of the SimSiam predictor."""
     norm: Literal["batch", "layer"] = "batch"

@@ -111,6 +111,7 @@ class Network(nn.Module):
         self.projector = Mlp((c.projection, c.projection), c.projection, False, batch_norm, dtype)
         self.projector_norm = BatchNorm(c.norm_groups, dtype=dtype)
         self.predictor = Mlp((c.predictor,), c.projection, False, batch_norm, dtype)
+        self.standardised = nn.LayerNorm(use_bias=False, use_scale=False)
 
     def encode(self, observation: Array, train: bool = False) -> Array:
         """Observation `[B, ..., S * C]` to latent state `[B, ...]`."""
@@ -166,14 +167,17 @@ class Network(nn.Module):
     def project(self, state: Array, train: bool = False) -> Array:
         """SimSiam projection `[B, (steps,) projection]` (Chen & He 2021, arXiv 2011.10566).
 
-        BatchNorm, without ReLU, comes after the last layer too.
+        BatchNorm, without ReLU, comes after the last layer too. With `network.projection` 0 the
+        state itself, of mean 0 and variance 1, `[B, (steps,) D]`.
         """
         flat = state.reshape(*state.shape[: state.ndim - self.state_rank], -1)
+        if not self.config.projection:
+            return self.standardised(flat.astype(jnp.float32))
         return self.projector_norm(self.projector(flat, train), train)
 
     def predict_projection(self, projection: Array, train: bool = False) -> Array:
         """SimSiam's predictor, `[B, projection]`: on the branch of the predicted states."""
-        return self.predictor(projection, train)
+        return self.predictor(projection, train) if self.config.projection else projection
 
     def initial_memory(self, batch: int) -> Memory:
         """A memory of zeros."""
