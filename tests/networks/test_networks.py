@@ -200,6 +200,18 @@ def test_without_value_prefix_there_is_no_lstm(spec):
     assert not any("LSTM" in name for name in names[False])
 
 
+@pytest.mark.parametrize("spec", [IMAGE, VECTOR], ids=["image", "vector"])
+def test_without_projection_states_are_compared_as_they_are(spec):
+    """Of mean 0 and variance 1 over the whole state; neither projector nor predictor."""
+    network = Network(config_lib.replace(TINY, projection=0), spec)
+    variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
+    assert not {"projector", "projector_norm", "predictor"} & {*variables["params"]}
+    _, _, step, _, projected = one_step(network, variables, 2)
+    state = np.asarray(step.state).reshape(2, -1)
+    expected = (state - state.mean(1, keepdims=True)) / np.sqrt(state.var(1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(projected, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_step_is_advance_and_value_prefixes():
     """The loss calls the halves, the search the whole."""
     network = Network(TINY, VECTOR)
