@@ -65,10 +65,10 @@ def test_dynamics_by_numpy(embedding):
     assert np.abs(change).max() < 2  # and not divided by the largest of them
 
 
-def test_the_presets_of_deepmind_control_have_it():
+def test_the_preset_of_the_paper_has_it():
     """A latent state of `dmc` may be negative; heads begin at zero."""
-    assert presets.DMC.network.residual == presets.DMC_CPU.network.residual == "pre"
-    network = Network(config_lib.replace(presets.DMC_CPU.network, channels=16), WALKER)
+    assert presets.DMC.network.residual == "pre"
+    network = Network(config_lib.replace(presets.DMC.network, channels=16), WALKER)
     variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
     observation = jnp.asarray(np.random.default_rng(0).normal(size=(4, 24)), jnp.float32)
     state = network.apply(variables, observation, method=Network.encode)
