@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ez_jax.actions import Actions
 from ez_jax.networks.layers import BatchNorm, Norm, dense, merge, part
+from ez_jax.networks.vector import embedded
 
 Array = jax.Array
 
@@ -67,10 +68,7 @@ class Dynamics(nn.Module):
     @nn.compact
     def __call__(self, state: Array, action: Array, train: bool) -> Array:
         choice = self.actions.features(action, state.dtype)
-        if self.embedding:
-            width = choice.shape[-1]
-            choice = dense(self.embedding, width, self.dtype, name="action_embedding")(choice)
-            choice = nn.relu(nn.LayerNorm(dtype=self.dtype)(choice))
+        choice = embedded(choice, self.embedding, self.dtype)
         x = jnp.concatenate([nn.LayerNorm(dtype=self.dtype)(state), choice], axis=-1)
         x = state + change(x, state.shape[-1], self.dtype)
         for _ in range(self.blocks):

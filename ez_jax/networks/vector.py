@@ -13,6 +13,14 @@ from ez_jax.networks.layers import BatchNorm, Norm, dense, merge, normalise, par
 Array = jax.Array
 
 
+def embedded(choice: Array, size: int, dtype: jnp.dtype) -> Array:
+    """Actions `[B, F]` as they are, or `size` learned features (0: none); for a compact method."""
+    if size:
+        choice = dense(size, choice.shape[-1], dtype, name="action_embedding")(choice)
+        choice = nn.relu(nn.LayerNorm(dtype=dtype)(choice))
+    return choice
+
+
 class DenseBlock(nn.Module):
     """Linear-norm-ReLU-Linear-norm, plus the input, ReLU."""
 
@@ -67,10 +75,7 @@ class Dynamics(nn.Module):
     @nn.compact
     def __call__(self, state: Array, action: Array, train: bool) -> Array:
         choice = self.actions.features(action, state.dtype)
-        if self.embedding:
-            width = choice.shape[-1]
-            choice = dense(self.embedding, width, self.dtype, name="action_embedding")(choice)
-            choice = nn.relu(nn.LayerNorm(dtype=self.dtype)(choice))
+        choice = embedded(choice, self.embedding, self.dtype)
         x = jnp.concatenate([state, choice], axis=-1)
         x = dense(state.shape[-1], x.shape[-1], self.dtype)(x)
         x = normalise(self.norm, x, x.shape[:1], train, self.dtype)

@@ -79,6 +79,9 @@ def options(config: Config, base: Config = DEBUG, prefix: str = "") -> list[str]
     return words
 
 
+BREAKOUT_WORDS = ["--game=Breakout", "--preset=debug", *options(BREAKOUT)]
+
+
 def command(script: str, *words: str) -> list[str]:
     return [sys.executable, str(ROOT / "experiments" / script), *words]
 
