@@ -1,7 +1,6 @@
 """The sections of a config: each setting with its range and its default.
 
-The defaults are the paper's (EfficientZero, Ye et al. 2021, arXiv 2111.00210, appendix, and the
-authors' released settings).
+The defaults are the paper's (EfficientZero, Ye et al. 2021, arXiv 2111.00210; released settings).
 """
 
 from dataclasses import dataclass, field
@@ -35,8 +34,7 @@ class EnvConfig:
     """Continuous actions: each entry takes one of so many values, and an index stands for each
     combination (EfficientZero on DeepMind Control); 0: vectors, sampled in the search (V2)."""
     action_repeat: int = bounded(1, 1)
-    """Steps of the environment with one action, their rewards summed (not Atari, which has
-    frame-skip)."""
+    """Steps of the environment with one action, their rewards summed (Atari: frame-skip)."""
     noop_max: int = bounded(30, 1)
     """At most so many no-ops at the start of a game."""
     episodic_life: bool = True
@@ -94,6 +92,9 @@ class NetworkConfig:
     residual: Literal["post", "pre"] = "post"
     """Residual blocks of vectors: a norm after each dense layer and ReLU of the sum (as for
     images), or LayerNorm before them (EfficientZero-V2): what one action changes is not lost."""
+    input_norm: Literal["batch", "running"] = "batch"
+    """Entries of vectors are standardised by the batch in training, or always by running averages
+    (EfficientZero-V2): a batch's own mean hides what is small beside an entry's range."""
     trunk_norm: Literal["batch", "layer"] = "batch"
     """Normalisation of convolutions, over each image by itself with `layer`, but projections."""
     joint_norm: bool = False
@@ -209,8 +210,7 @@ class ReanalyseConfig:
     positions: int = bounded(256, 1)
     """Positions per update (`oldest`)."""
     ratio: float = bounded(0.99, 0.0, 1.0)
-    """Share of the batch whose policies are searched anew (`sampled`, `teacher`); values are
-    refreshed for all of it."""
+    """Share of the batch whose policies are searched anew (`sampled`, `teacher`), unlike values."""
 
 
 @dataclass(frozen=True)

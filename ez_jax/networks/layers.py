@@ -87,6 +87,7 @@ class Norm(NamedTuple):
 
     kind: str = "batch"  # or "layer"
     groups: int = 1  # of a batch, each with moments of its own
+    running_input: bool = False  # the entries of a vector by running averages in training too
 
 
 class Moments(flax.struct.PyTreeNode):
@@ -107,6 +108,8 @@ class BatchNorm(nn.Module):
     With several groups each part of the batch is normalised by itself (Hoffer et al. 2017, arXiv
     1705.08741), and the means of their moments are sown: parts that lie on one device each need no
     sum over devices within the network.
+
+    With `running` the running averages normalise in training too, and the moments are sown alone.
     """
 
     groups: int = 1
@@ -114,6 +117,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9  # one minus PyTorch's
     epsilon: float = 1e-5
     affine: bool = True
+    running: bool = False
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -125,9 +129,10 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", ones, channels) if self.affine else jnp.ones(channels)
         bias = self.param("bias", zeros, channels) if self.affine else jnp.zeros(channels)
         x = x.astype(self.dtype or x.dtype)
+        factor = jax.lax.rsqrt(variance.value + self.epsilon) * scale
+        by_average = ((x - mean.value) * factor + bias).astype(x.dtype)
         if not train:
-            factor = jax.lax.rsqrt(variance.value + self.epsilon) * scale
-            return ((x - mean.value) * factor + bias).astype(x.dtype)
+            return by_average
 
         def by_batch(x: Array) -> tuple[Array, Array, Array]:
             return lowering.normalise_by_batch(x, scale, bias, self.epsilon)
@@ -144,7 +149,7 @@ class BatchNorm(nn.Module):
         if not self.is_initializing():
             found = Moments(mean=batch_mean, variance=batch_variance, momentum=self.momentum)
             self.sow("moments", "batch", found, reduce_fn=lambda _, new: new)
-        return y.reshape(x.shape)
+        return by_average if self.running else y.reshape(x.shape)
 
 
 def normalise(

@@ -81,7 +81,8 @@ class Network(nn.Module):
     def setup(self) -> None:
         c, dtype, actions = self.config, jnp.dtype(self.config.dtype), self.spec.actions
         norm, trunk_norm, batch_norm = (
-            Norm(kind, c.norm_groups) for kind in (c.norm, c.trunk_norm, "batch")
+            Norm(kind, c.norm_groups, c.input_norm == "running")
+            for kind in (c.norm, c.trunk_norm, "batch")
         )
         features: Callable[[], nn.Module]
         if self.state_rank == 3:

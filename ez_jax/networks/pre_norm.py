@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ez_jax.actions import Actions
-from ez_jax.networks.layers import BatchNorm, Norm, dense, merge, part
-from ez_jax.networks.vector import embedded
+from ez_jax.networks.layers import Norm, dense, merge, part
+from ez_jax.networks.vector import embedded, standardised
 
 Array = jax.Array
 
@@ -45,7 +45,7 @@ class Representation(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Array, train: bool) -> Array:
-        x = BatchNorm(self.norm.groups, momentum=0.99, affine=False)(observation, train)
+        x = standardised(observation, self.norm, train)
         x = dense(self.width, x.shape[-1], self.dtype)(x.astype(self.dtype))
         x = jnp.tanh(nn.LayerNorm(dtype=self.dtype)(x))
         for _ in range(self.blocks):

@@ -21,6 +21,12 @@ def embedded(choice: Array, size: int, dtype: jnp.dtype) -> Array:
     return choice
 
 
+def standardised(observation: Array, norm: Norm, train: bool) -> Array:
+    """Each entry of `[B, D]` less its mean, over its deviation; for a compact method."""
+    layer = BatchNorm(norm.groups, momentum=0.99, affine=False, running=norm.running_input)
+    return layer(observation, train)
+
+
 class DenseBlock(nn.Module):
     """Linear-norm-ReLU-Linear-norm, plus the input, ReLU."""
 
@@ -52,7 +58,7 @@ class Representation(nn.Module):
         if self.norm.kind == "layer":
             # The entries of an observation have scales of their own; a norm over them would mix
             # these.
-            x = BatchNorm(self.norm.groups, momentum=0.99, affine=False)(x, train)
+            x = standardised(x, self.norm, train)
         x = dense(self.width, x.shape[-1], self.dtype)(x)
         x = nn.relu(normalise(self.norm, x, x.shape[:1], train, self.dtype))
         for _ in range(self.blocks):

@@ -182,6 +182,19 @@ def test_batch_norm_moves_by_a_tenth():
     np.testing.assert_allclose(evaluated[:, 0], expected, rtol=1e-4)
 
 
+def test_batch_norm_by_running_averages():
+    """These normalise in training too, and the batch's own moments move them."""
+    x = jnp.array([[1.0], [5.0]])
+    module = BatchNorm(affine=False, running=True)
+    variables = {"batch_stats": {"mean": jnp.array([2.0]), "var": jnp.array([9.0])}}
+    for train in (False, True):
+        out, sown = module.apply(variables, x, train, mutable=["moments"])
+        np.testing.assert_allclose(out[:, 0], [-1 / 3, 1], rtol=1e-5)
+    moved = fold_moments(variables["batch_stats"], sown["moments"], (0,), 1)
+    expected = [0.9 * 2 + 0.1 * 3, 0.9 * 9 + 0.1 * 4]
+    np.testing.assert_allclose([moved["mean"][0], moved["var"][0]], expected, rtol=1e-5)
+
+
 def test_groups_of_batch_norm_are_batches_of_their_own():
     """Samples 0 and 1, and 2 and 3; the sown moments are the means of both, for each step."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 5, 2)), jnp.float32)  # 3 steps

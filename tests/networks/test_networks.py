@@ -269,14 +269,21 @@ def others_shuffled(x, seed):
 
 
 @pytest.mark.parametrize(
-    "norm, residual, alone",
-    [("layer", "post", True), ("layer", "pre", True), ("batch", "post", False)],
+    "norm, residual, inputs, alone",
+    [
+        ("layer", "post", "batch", True),
+        ("layer", "pre", "batch", True),
+        ("layer", "post", "running", True),
+        ("layer", "pre", "running", True),
+        ("batch", "post", "batch", False),
+    ],
 )
-def test_layer_norm_does_not_care_about_the_rest_of_a_batch(norm, residual, alone):
+def test_layer_norm_does_not_care_about_the_rest_of_a_batch(norm, residual, inputs, alone):
     """Training on a batch, the first sample's outputs are its own; the input's BatchNorm sees only
-    mean and variance.
+    mean and variance, or not even these.
     """
-    network = Network(config_lib.replace(TINY, norm=norm, residual=residual), VECTOR)
+    config = config_lib.replace(TINY, norm=norm, residual=residual, input_norm=inputs)
+    network = Network(config, VECTOR)
     variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
     rng = np.random.default_rng(0)
     # Zero-initialised heads would hide everything.
@@ -318,9 +325,9 @@ def test_layer_norm_does_not_care_about_the_rest_of_a_batch(norm, residual, alon
     if alone:
         for a, b in outputs:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-        # The input does see its batch.
+        # The input does see its batch, but by running averages.
         moved = compiled(observation * np.arange(1, 7, dtype=np.float32)[:, None], others)
-        assert np.abs(moved[0][0] - before[0][0]).max() > 1e-3
+        assert (np.abs(moved[0][0] - before[0][0]).max() > 1e-3) == (inputs == "batch")
     else:
         for i in (0, 1, 2, 3, 6):
             assert np.abs(outputs[i][0] - outputs[i][1]).max() > 1e-3
