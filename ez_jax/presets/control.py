@@ -13,6 +13,7 @@ DMC = replace(
     network__channels=256,
     network__blocks=2,
     network__residual="pre",
+    network__input_norm="running",
     network__value_prefix=False,
     network__action_embedding=64,
     network__support=20,
@@ -30,7 +31,7 @@ DMC = replace(
 # The same sized for two CPU cores: a teacher's targets, few candidates, an update for two
 # decisions. The best of few candidates teaches the policy more than their weights, and would leave
 # it no width, which the target of the entropy keeps. Blocks as for images: EfficientZero-V2's own
-# were tried in one task, without a clear gain.
+# were tried in one task, without a gain.
 DMC_CPU = replace(
     DMC,
     network__channels=128,
