@@ -32,7 +32,7 @@ class Args:
     """Simulations a search; 0: as in training."""
     explore: bool = False
     """Draws actions with the noise of training, rather than the best. Greedy games of a
-    deterministic task repeat a few.
+    deterministic task repeat a few. Searches of vectors are the same with it and without.
     """
     sticky: float = 0.0
     """Probability that the environment repeats the action before, drawn by the game's seed: greedy

@@ -128,7 +128,6 @@ class Continuous:
         number: int,
         wide: int,
         wider: float,
-        centred: bool = False,
     ) -> Array:
         """Candidates of policies `[B, 2 D]`: `[B, number, D]`, the last `wide` of them spread out.
 
@@ -138,12 +137,9 @@ class Continuous:
           number: of candidates.
           wide: so many are drawn with a larger deviation, to explore.
           wider: how much larger.
-          centred: the first is the mean itself.
         """
         mean, deviation = self.gaussian(head)
         noise = jax.random.normal(key, (head.shape[0], number, self.size))
-        if centred:
-            noise = noise.at[:, 0].set(0.0)
         scale = jnp.where(jnp.arange(number) < number - wide, 1.0, wider)[:, None]
         drawn = jnp.tanh(mean[:, None] + scale * noise * deviation[:, None])
         return jnp.clip(drawn, -LARGEST, LARGEST)

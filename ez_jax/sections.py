@@ -142,7 +142,7 @@ class SearchConfig:
     """Continuous actions: candidates at the root (EfficientZero-V2)."""
     wide_actions: int = bounded(12, 0)
     """Continuous actions: so many of the candidates at the root are drawn with a larger deviation,
-    in place of root noise (EfficientZero-V2); in noiseless games none, and the mean is one."""
+    in place of root noise, and in noiseless games too (EfficientZero-V2)."""
     wide_deviation: float = bounded(3.0, 1.0)
     """Continuous actions: how many times larger."""
     inner_actions: int = bounded(2, 1)

@@ -29,13 +29,12 @@ def sample(
     head: Array,
     number: int,
     wide: int,
-    centred: bool = False,
 ) -> tuple[Array, Array]:
     """Prior logits `[B, K]` and candidates `[B, K, D]` of a node of which `number` count.
 
     EfficientZero-V2 (section 4.1, and the released code) searches them without preference.
     """
-    drawn = actions.draw(key, head, number, wide, config.wide_deviation, centred)
+    drawn = actions.draw(key, head, number, wide, config.wide_deviation)
     missing = config.sampled_actions - number
     prior = jnp.where(jnp.arange(config.sampled_actions) < number, 0.0, NEVER)
     return (

@@ -226,9 +226,9 @@ def tree_from_root(
     head, candidates = root.prior_logits, None
     if isinstance(actions, Continuous):
         key, draw_key = jax.random.split(key)
-        wide = config.wide_actions if explore else 0
-        count = config.sampled_actions
-        prior, candidates = sample(actions, config, draw_key, head, count, wide, not explore)
+        # With noise or without: where all values are equal, other draws lead on (EfficientZero-V2).
+        count, wide = config.sampled_actions, config.wide_actions
+        prior, candidates = sample(actions, config, draw_key, head, count, wide)
         node = root.embedding._replace(candidates=candidates)
         root, explore = root.replace(prior_logits=prior, embedding=node), False
     elif explore and config.algorithm == "gumbel" and config.uniform_fraction:

@@ -76,14 +76,6 @@ def test_wide_draws_are_the_last():
     assert np.mean(np.abs(drawn[:, 4:]) > 0.9) > 2 * np.mean(np.abs(drawn[:, :4]) > 0.9)
 
 
-def test_noiseless_games_have_the_mean_among_their_candidates():
-    drawn = Continuous(2).draw(jax.random.key(0), HEAD, 4, 0, 3.0, centred=True)
-    mean, _ = Continuous(2).gaussian(HEAD)
-    np.testing.assert_allclose(drawn[:, 0], np.tanh(mean), rtol=1e-6)
-    others = Continuous(2).draw(jax.random.key(0), HEAD, 4, 0, 3.0)
-    np.testing.assert_array_equal(drawn[:, 1:], others[:, 1:])
-
-
 def test_nodes_below_the_root_have_few_candidates():
     prior, candidates = sample(Continuous(2), CONFIG, jax.random.key(0), HEAD, 2, 0)
     assert prior.shape == (1, 16) and candidates.shape == (1, 16, 2)
@@ -115,9 +107,10 @@ def test_policy_targets(kind):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("explore", [True, False])
-def test_search_finds_the_best_candidate(explore):
-    """One step decides: reward -(a - 0.6)^2, then nothing. The child's reward is of its vector."""
+def test_search_finds_the_best_candidate():
+    """One step decides: reward -(a - 0.6)^2, then nothing. The child's reward is of its vector. A
+    noiseless game has the same candidates, wide ones among them.
+    """
     one, roots = Continuous(1), 8
 
     def recurrent_fn(variables, key, index, node):
@@ -137,9 +130,14 @@ def test_search_finds_the_best_candidate(explore):
     root = mctx.RootFnOutput(
         prior_logits=jnp.zeros((roots, 2)), value=jnp.zeros(roots), embedding=node
     )
-    found = search_from_root(
-        root, recurrent_fn, CONFIG, {}, jax.random.key(0), explore=explore, actions=one
+    found, noiseless = (
+        search_from_root(
+            root, recurrent_fn, CONFIG, {}, jax.random.key(0), explore=explore, actions=one
+        )
+        for explore in (True, False)
     )
+    np.testing.assert_array_equal(found.action, noiseless.action)
+    np.testing.assert_array_equal(found.policy, noiseless.policy)
     candidates, weights = one.candidates(found.policy)
     assert candidates.shape == (roots, 16, 1) and found.action.shape == (roots, 1)
     distance = np.abs(np.asarray(candidates[..., 0]) - 0.6)
