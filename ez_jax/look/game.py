@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,19 +14,20 @@ from ez_jax.envs.seeds import evaluation_seeds
 from ez_jax.lowering import jit
 from ez_jax.networks import Network
 from ez_jax.observations import observation_shape, push_frame
+from ez_jax.runner.evaluation import game_key
 from ez_jax.runner.restore import Restored
 
 
 @functools.cache
 def _compiled(network: Network, config: Config, simulations: int | None) -> Callable:
-    def look(variables, observation, legal):
+    def look(variables, observation, step, legal):
         root = make_root(network, variables, observation, config.search.embedding_dtype)
         found = search_from_root(
             root,
             make_recurrent_fn(network, config),
             config.search,
             variables,
-            jax.random.key(0),
+            game_key(network, step),
             explore=False,
             temperature=0.0,
             num_simulations=simulations,
@@ -80,7 +80,7 @@ def play(
     stack = push_frame(jnp.zeros(shape, spec.frame_dtype), timestep.frame, timestep.first)
     seen, steps = [np.asarray(stack[0])], []
     for step in range(max_steps if actions is None else len(actions)):
-        found, policy = look(model.variables, stack, timestep.legal)
+        found, policy = look(model.variables, stack, step, timestep.legal)
         action = np.asarray(found.action if actions is None else actions[step][None])
         timestep = env.step(action)
         stack = push_frame(stack, timestep.frame, timestep.first)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ez_jax.actions import Continuous
 from ez_jax.agent.search import search
 from ez_jax.config import Config, replace
 from ez_jax.envs import Environments, has_limit, make
@@ -45,6 +46,18 @@ class Evaluation(NamedTuple):
         return np.array([e.score for e in self.episodes])
 
 
+def game_key(network: Network, step: jax.typing.ArrayLike, explore: bool = False) -> jax.Array:
+    """The key of the search at a step of a game that is not trained on.
+
+    It makes evaluation a function of the parameters. Of a noiseless search over indices it breaks
+    ties, the same way at each step. Vectors are drawn: with the same draws at each step all actions
+    would err to the same side.
+    """
+    key = jax.random.key(0)
+    drawn = explore or isinstance(network.spec.actions, Continuous)
+    return jax.random.fold_in(key, step) if drawn else key
+
+
 @functools.cache
 def _compiled(network: Network, config: Config, simulations: int | None, explore: bool) -> Callable:
     return jit(functools.partial(_act, network, config, simulations, explore))
@@ -60,14 +73,11 @@ def _act(
     step,
     legal=None,
 ):
-    # Ties of a noiseless search are broken by a key; a fixed one keeps evaluation a function of the
-    # parameters.
-    key = jax.random.fold_in(jax.random.key(0), step) if explore else jax.random.key(0)
     return search(
         network,
         config,
         variables,
-        key,
+        game_key(network, step, explore),
         stack,
         explore=explore,
         temperature=config.search.temperature[-1] if explore else 0.0,

@@ -13,7 +13,7 @@ from ez_jax.config import replace
 from ez_jax.envs import describe, register
 from ez_jax.envs.functional import Reset, Step
 from ez_jax.networks import Network, init_variables
-from ez_jax.presets import CPU, DEBUG, classic
+from ez_jax.presets import CPU, DEBUG, classic, continuous
 from ez_jax.runner import evaluation
 from ez_jax.runner.evaluation import Episode, Evaluation, evaluate, summary
 from ez_jax.runner.video import check_video, enlarged, record_video
@@ -40,6 +40,16 @@ class Long(Endless):
     def step(self, state, action, key):
         step = super().step(state, action, key)
         return step._replace(state=state + 1, truncated=state >= 19)
+
+
+class Pushed(Long):
+    """The same with a vector of one entry for an action, which is paid."""
+
+    action_size = 1
+
+    def step(self, state, action, key):
+        step = super().step(state, jnp.int32(0), key)
+        return step._replace(reward=action[0])
 
 
 @pytest.fixture
@@ -92,6 +102,22 @@ def test_actions_that_stick(endless):
 
 def found(score):
     return Evaluation([Episode(0, 1_000_000, score, 100)], [0])
+
+
+def test_vectors_are_drawn_anew_at_each_step():
+    """A network that knows nothing, with a mean of 0, pushes to either side: with the same draws at
+    each step a game would be one push. Twice the same games all the same.
+    """
+    register("test/Pushed", Pushed)
+    config = continuous("test/Pushed", debug=True)
+    network = Network(config.network, describe(config.env, config.env.stack).spec)
+    variables = init_variables(network, jax.random.key(0))
+    games, again = (evaluate(network, config, variables, episodes=2) for _ in range(2))
+    pushes = np.concatenate(games.actions)
+    assert pushes.size == 20 and len(set(pushes.tolist())) == 20
+    assert -0.5 < pushes.mean() < 0.5
+    np.testing.assert_array_equal(pushes, np.concatenate(again.actions))
+    np.testing.assert_allclose(games.scores[0], pushes.sum(), rtol=1e-5)
 
 
 def test_only_whole_games_have_a_human_normalised_score():
