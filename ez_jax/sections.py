@@ -86,9 +86,8 @@ class NetworkConfig:
     predictor: int = bounded(512, 1)
     """Hidden width of the SimSiam predictor."""
     norm: Literal["batch", "layer"] = "batch"
-    """Normalisation in dense layers, those of all heads too: BatchNorm (paper), or LayerNorm
-    (EfficientZero-V2 on vectors), which does not care whose states a batch holds. The projections
-    have BatchNorm always."""
+    """Normalisation in dense layers and all heads: BatchNorm (paper), or LayerNorm (V2 on vectors),
+    which does not care whose states a batch holds. Projections have BatchNorm always."""
     residual: Literal["post", "pre"] = "post"
     """Residual blocks of vectors: a norm after each dense layer and ReLU of the sum (as for
     images), or LayerNorm before them (EfficientZero-V2): what one action changes is not lost."""
@@ -141,8 +140,7 @@ class SearchConfig:
     sampled_actions: int = bounded(16, 2)
     """Continuous actions: candidates at the root (EfficientZero-V2)."""
     wide_actions: int = bounded(12, 0)
-    """Continuous actions: so many of the candidates at the root are drawn with a larger deviation,
-    in place of root noise, and in noiseless games too (EfficientZero-V2)."""
+    """Continuous actions: so many of these have a larger deviation, in noiseless games too (V2)."""
     wide_deviation: float = bounded(3.0, 1.0)
     """Continuous actions: how many times larger."""
     inner_actions: int = bounded(2, 1)
@@ -235,6 +233,8 @@ class LossConfig:
     """Random-shift augmentation: pixels of padding."""
     intensity: float = bounded(0.05, 0.0)
     """Random-intensity augmentation: scale."""
+    amplitude: float = bounded(0.0, 0.0)
+    """The same of vectors (RAD)."""
 
 
 @dataclass(frozen=True)

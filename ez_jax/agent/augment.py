@@ -1,6 +1,7 @@
-"""Random shift and intensity of image observations.
+"""Random shift and intensity of observations.
 
-Yarats et al. 2021 (arXiv 2004.13649), as used by SPR and EfficientZero.
+Yarats et al. 2021 (arXiv 2004.13649), as used by SPR and EfficientZero; of vectors the amplitude
+alone (Laskin et al. 2020, arXiv 2004.14990).
 """
 
 import jax
@@ -41,13 +42,17 @@ def _moved_by_products(frames: Array, rows: Array, columns: Array) -> Array:
 
 
 def random_intensity(key: Array, frames: Array, scale: float) -> Array:
-    """Multiplies each clip by 1 + scale * clip(N(0, 1), -2, 2), in float32."""
-    noise = jnp.clip(jax.random.normal(key, (frames.shape[0], 1, 1, 1, 1)), -2.0, 2.0)
+    """Multiplies each clip `[B, F, ...]` by 1 + scale * clip(N(0, 1), -2, 2), in float32."""
+    one = (frames.shape[0], *(1,) * (frames.ndim - 1))
+    noise = jnp.clip(jax.random.normal(key, one), -2.0, 2.0)
     return frames * (1 + scale * noise)
 
 
 def augment(key: Array, frames: Array, shift: int, intensity: float) -> Array:
-    """Both, on uint8 or float clips `[B, F, H, W, C]`, without clipping afterwards."""
+    """Both, on uint8 or float clips `[B, F, H, W, C]`, without clipping afterwards.
+
+    Vectors `[B, F, D]` have no shift.
+    """
     shift_key, intensity_key = jax.random.split(key)
     if shift:
         frames = random_shift(shift_key, frames, shift)

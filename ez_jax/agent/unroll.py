@@ -109,7 +109,7 @@ def unroll_model(
 
     def view(view_key: Array, frames: Array) -> Array:
         if not image:
-            return frames
+            return augment(view_key, frames, 0, config.loss.amplitude)
         return augment(view_key, frames, config.loss.shift, config.loss.intensity)
 
     def call(

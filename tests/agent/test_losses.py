@@ -338,6 +338,15 @@ def test_augment_moves_and_scales_each_clip():
     assert not np.array_equal(out, other)
 
 
+def test_the_amplitude_of_vectors():
+    """One factor for all entries and steps of a clip: zero stays, and so does each sign."""
+    clip = jnp.array([[0.0, 1.0, -2.0], [3.0, 0.0, 0.5]])
+    out = np.asarray(augment(jax.random.key(0), jnp.stack([clip] * 40), 0, 0.1))
+    factor = out[:, 0, 1]
+    np.testing.assert_allclose(out, factor[:, None, None] * clip, rtol=1e-6)
+    assert factor.min() >= 0.8 and factor.max() <= 1.2 and np.std(factor) > 0.05
+
+
 def test_augment_off_is_the_identity():
     frames = jnp.asarray(clips(3))
     out = augment(jax.random.key(0), frames, 0, 0.0)

@@ -203,12 +203,16 @@ def test_augmentation_is_drawn_once_for_the_input_and_once_for_the_targets():
     assert (np.abs(given - target[:, 0]) > 1e-4).all()
     assert len(set(given.round(5))) == len(set(target[:, 0].round(5))) == 6
     assert max(np.abs(given - 1).max(), np.abs(target - 1).max()) <= 0.1 + 1e-5
-    # Vectors are left alone.
-    batch = make_batch(TOY, 2)
+    # Vectors are left alone, but for an amplitude of their own.
+    batch = make_batch(TOY, 6)
+    expected = PARAMETERS["r"] * batch.frames[:, STACK:, 0]
     unroll, _ = toy_unroll(TOY, config, batch, True)
-    np.testing.assert_allclose(
-        unroll.target_projection[:, :, 0], PARAMETERS["r"] * batch.frames[:, STACK:, 0], rtol=1e-6
-    )
+    np.testing.assert_allclose(unroll.target_projection[:, :, 0], expected, rtol=1e-6)
+    config = config_lib.replace(config, loss__amplitude=0.05)
+    unroll, _ = toy_unroll(TOY, config, batch, True)
+    factor = np.asarray(unroll.target_projection[:, :, 0]) / expected
+    np.testing.assert_allclose(factor, np.tile(factor[:, :1], UNROLL), rtol=1e-5)
+    assert len(set(factor[:, 0].round(5))) == 6 and np.abs(factor - 1).max() <= 0.1 + 1e-5
 
 
 @pytest.mark.parametrize("joint", [True, False], ids=["joint", "apart"])
