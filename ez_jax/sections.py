@@ -140,7 +140,7 @@ class SearchConfig:
     sampled_actions: int = bounded(16, 2)
     """Continuous actions: candidates at the root (EfficientZero-V2)."""
     wide_actions: int = bounded(12, 0)
-    """Continuous actions: so many of these have a larger deviation, in noiseless games too (V2)."""
+    """Continuous actions: so many candidates have a larger deviation, in noiseless games too."""
     wide_deviation: float = bounded(3.0, 1.0)
     """Continuous actions: how many times larger."""
     inner_actions: int = bounded(2, 1)
@@ -208,7 +208,7 @@ class ReanalyseConfig:
     positions: int = bounded(256, 1)
     """Positions per update (`oldest`)."""
     ratio: float = bounded(0.99, 0.0, 1.0)
-    """Share of the batch whose policies are searched anew (`sampled`, `teacher`), unlike values."""
+    """Share of the batch whose policies are searched anew (`sampled`, `teacher`); values all."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class LossConfig:
     intensity: float = bounded(0.05, 0.0)
     """Random-intensity augmentation: scale."""
     amplitude: float = bounded(0.0, 0.0)
-    """The same of vectors (RAD)."""
+    """Vectors: random-amplitude augmentation (RAD), the same in scale."""
 
 
 @dataclass(frozen=True)
