@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny import IMAGE, TINY, VECTOR, count, shapes
+from helpers.tiny_networks import IMAGE, TINY, VECTOR, count, shapes
 
 from ez_jax import config as config_lib
 from ez_jax import presets

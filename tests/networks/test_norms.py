@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny import TINY, VECTOR, count, shapes
+from helpers.tiny_networks import TINY, VECTOR, count, shapes
 
 from ez_jax import config as config_lib
 from ez_jax.networks import Network, init_variables
