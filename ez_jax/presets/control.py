@@ -28,10 +28,10 @@ DMC = replace(
     optimizer__learning_rate=3e-4,
 )
 
-# The same sized for two CPU cores: a teacher's targets, a simulation for each candidate, an update
-# for two decisions. The best candidate teaches the policy more than the weights of all, and would
-# leave it no width, which the target of the entropy keeps. Blocks as for images: EfficientZero-V2's
-# own were tried in one task, without a gain.
+# The same sized for two CPU cores: a teacher's targets, few candidates, an update for two
+# decisions. The best of few candidates teaches the policy more than their weights, and would leave
+# it no width, which the target of the entropy keeps. Blocks as for images: EfficientZero-V2's own
+# were tried in one task, without a gain.
 DMC_CPU = replace(
     DMC,
     network__channels=128,
@@ -42,7 +42,9 @@ DMC_CPU = replace(
     network__projection=128,
     network__predictor=32,
     search__num_simulations=16,
-    search__wide_actions=8,
+    search__max_considered_actions=8,
+    search__sampled_actions=8,
+    search__wide_actions=4,
     target__discount=0.99,
     target__td_steps=10,
     target__value="td",
