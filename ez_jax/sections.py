@@ -50,11 +50,9 @@ class EnvConfig:
 @dataclass(frozen=True)
 class NetworkConfig:
     channels: int = bounded(64, 4)
-    """Channels of the latent state (the first layer has half). Width of the layers for vector
-    observations."""
+    """Channels of the latent state (the first layer has half), or units of layers for vectors."""
     patch: int = bounded(1, 1, 4)
-    """Squares of so many pixels a side enter the first convolution as channels of one: fewer
-    places, more channels."""
+    """Squares of so many pixels a side enter the first convolution as channels of one place."""
     motion: float = bounded(0.0, 0.0)
     """Images: the newest frame enters as it is, earlier ones as differences of consecutive frames
     times this: small things that move are not lost in what stands; 0: as they are (paper)."""
@@ -75,10 +73,12 @@ class NetworkConfig:
     action_embedding: int = bounded(0, 0)
     """Learned features of an action for the dynamics (EfficientZero-V2: 16); 0: its planes."""
     action_planes: Literal["index", "one_hot"] = "index"
-    """Images: an action is one plane a/|A| (paper), or a plane for each action, so that none lies
-    between two others."""
+    """Images: an action is one plane a/|A| (paper), or each has a plane of its own."""
     support: int = bounded(300, 1)
     """Value and value prefix live on the atoms -support..support of the transformed scalar."""
+    prefix_scale: float = bounded(1.0, 0.001)
+    """Atoms of the value prefix lie so many times closer (EfficientZero-V2 on states: 34): rewards
+    much smaller than an atom weigh next to nothing in the loss."""
     contraction: bool = True
     """The transform is h (Pohlen et al. 2018; MuZero); off: none, and noise has no bias."""
     projection: int = bounded(1024, 0)

@@ -115,10 +115,12 @@ def of_unroll(
     """Compares the predictions along the unroll with their targets: scalars."""
     entropy = unroll.actions.entropy(unroll.policy_logits)
     divergence = unroll.actions.divergence(unroll.policy_logits, targets.policy)
-    error = jnp.abs(logits_to_scalar(unroll.prefix_logits, network) - targets.value_prefix)
-    shown = jnp.concatenate([targets.value, targets.value_prefix], axis=1)
+    scale = network.prefix_scale
+    error = jnp.abs(logits_to_scalar(unroll.prefix_logits, network, scale) - targets.value_prefix)
+    value, prefix = targets.value, targets.value_prefix
+    shown = [scalar_to_atoms(value, network), scalar_to_atoms(prefix, network, scale)]
     known = jnp.concatenate([targets.value_mask, targets.value_mask[:, 1:]], axis=1)
-    atoms = jnp.abs(scalar_to_atoms(shown, network)) * known
+    atoms = jnp.abs(jnp.concatenate(shown, axis=1)) * known
     found = {
         "target/clipped": _mean((atoms > network.support).astype(jnp.float32), known),
         "target/largest": jnp.max(atoms),

@@ -39,7 +39,8 @@ def value_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
 
 def value_prefix_loss(unroll: Unroll, targets: Targets, config: Config) -> Array:
     """Cross-entropy with the two-hot transformed value prefix."""
-    probs = scalar_to_probs(targets.value_prefix, config.network)
+    network = config.network
+    probs = scalar_to_probs(targets.value_prefix, network, network.prefix_scale)
     return jnp.sum(
         optax.softmax_cross_entropy(unroll.prefix_logits, probs) * targets.value_mask[:, 1:], axis=1
     )

@@ -76,7 +76,7 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
         prediction: Prediction = infer(network, variables, "predict", step.state)
         depth = node.depth + 1
         # Without LSTM each prediction is a single reward, as with a horizon of one.
-        prefix = logits_to_scalar(step.prefix_logits, network.config)
+        prefix = logits_to_scalar(step.prefix_logits, network.config, network.config.prefix_scale)
         reward = prefix - jnp.where(node.depth % horizon == 0, 0.0, node.prefix)
         keep = (depth % horizon != 0)[:, None]
         memory = jax.tree.map(lambda x: jnp.where(keep, x, 0.0), step.memory)

@@ -51,22 +51,31 @@ def two_hot(x: Array, support: int) -> Array:
     return low_hot + jax.nn.one_hot(index + 1, size) * high_weight[..., None]
 
 
-def scalar_to_atoms(x: Array, network: NetworkConfig = PAPER) -> Array:
-    """h(x), elementwise: where scalars lie among the atoms.
+def scalar_to_atoms(x: Array, network: NetworkConfig = PAPER, scale: float = 1.0) -> Array:
+    """h(x) times the scale, elementwise: where scalars lie among the atoms.
 
     What is learned of noisy targets is the mean of h, which lies nearer to 0 than h of the mean, by
     about var(x) h''(x) / 2, and each bootstrap adds to that: without the contraction the mean
     itself is learned.
+
+    An error of e atoms between two of them costs about e^2 / (2 p (1 - p)), p the weight of the
+    nearer one: scalars much smaller than an atom weigh next to nothing in the loss, and a scale
+    above 1 brings them out.
+
+    Args:
+      x: scalars.
+      network: its contraction.
+      scale: atoms in a unit of h; `network.prefix_scale` for value prefixes.
     """
-    return signed_hyperbolic(x) if network.contraction else x
+    return scale * (signed_hyperbolic(x) if network.contraction else x)
 
 
-def scalar_to_probs(x: Array, network: NetworkConfig = PAPER) -> Array:
+def scalar_to_probs(x: Array, network: NetworkConfig = PAPER, scale: float = 1.0) -> Array:
     """Untransformed scalars `[...]` to the categorical target `[..., 2 * support + 1]`."""
-    return two_hot(scalar_to_atoms(x, network), network.support)
+    return two_hot(scalar_to_atoms(x, network, scale), network.support)
 
 
-def logits_to_scalar(logits: Array, network: NetworkConfig = PAPER) -> Array:
+def logits_to_scalar(logits: Array, network: NetworkConfig = PAPER, scale: float = 1.0) -> Array:
     """Expectation of categorical logits, untransformed and in float32.
 
     `[..., 2 * support + 1]` to `[...]`.
@@ -74,5 +83,5 @@ def logits_to_scalar(logits: Array, network: NetworkConfig = PAPER) -> Array:
     chex.assert_is_divisible(logits.shape[-1] - 1, 2)
     support = logits.shape[-1] // 2
     atoms = jnp.arange(-support, support + 1, dtype=jnp.float32)
-    mean = jnp.sum(jax.nn.softmax(logits.astype(jnp.float32)) * atoms, axis=-1)
+    mean = jnp.sum(jax.nn.softmax(logits.astype(jnp.float32)) * atoms, axis=-1) / scale
     return signed_parabolic(mean) if network.contraction else mean

@@ -17,6 +17,7 @@ DMC = replace(
     network__value_prefix=False,
     network__action_embedding=64,
     network__support=20,
+    network__prefix_scale=27.0,
     network__projection=512,
     network__predictor=128,
     search__num_simulations=32,
@@ -39,6 +40,7 @@ DMC_CPU = replace(
     network__residual="post",
     network__action_embedding=16,
     network__support=30,
+    network__prefix_scale=40.0,
     network__projection=128,
     network__predictor=32,
     search__num_simulations=16,
@@ -137,7 +139,8 @@ def continuous(task: str, *, debug: bool = False, env_steps: int | None = None) 
       debug: a whole run of 600 steps, which learns nothing.
       env_steps: a budget instead of 100,000 steps.
     """
-    config = replace(DMC_CPU, env__id=task, env__action_repeat=1)
+    # Rewards have any size here; those of DeepMind Control are at most 1 a step.
+    config = replace(DMC_CPU, env__id=task, env__action_repeat=1, network__prefix_scale=1.0)
     return _for_budget(config, env_steps or 100_000, debug=debug)
 
 
