@@ -161,16 +161,18 @@ def test_policy_and_priorities():
     )  # a mean over what is not masked
 
 
-def test_prefix_error_by_depth():
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_prefix_error_by_depth(scale):
     prefix = jnp.array([[0.0, 2.0], [0.0, -1.0]])
-    exact = jnp.log(scalar_to_probs(prefix, NetworkConfig(support=2)) + 1e-9)
+    network = NetworkConfig(support=2, prefix_scale=scale)
+    exact = jnp.log(scalar_to_probs(prefix, network, scale) + 1e-9)
     targets = make_targets(value_prefix=jnp.array([[1.0, 2.5], [0.5, -1.0]]))
-    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), targets, make_batch(), NETWORK)
+    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), targets, make_batch(), network)
     np.testing.assert_allclose(
         [found["prefix_error/1"], found["prefix_error/2"]], [0.75, 0.25], atol=1e-3
     )
     masked = targets.replace(value_mask=jnp.array([[1.0, 1, 1], [1, 0, 0]]))
-    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), masked, make_batch(), NETWORK)
+    found = diagnostics.of_unroll(make_unroll(prefix_logits=exact), masked, make_batch(), network)
     np.testing.assert_allclose(
         [found["prefix_error/1"], found["prefix_error/2"]], [1.0, 0.5], atol=1e-3
     )
@@ -199,7 +201,7 @@ def test_collapse_of_the_projection_is_seen():
 
 
 def test_targets_beyond_the_support_are_counted():
-    """h(x) = sqrt(x + 1) - 1 + 0.001 x: h(35) = 5.035 and h(34.6) = 5.0014 leave a support of 5,
+    """h(x) = sqrt(x + 1) - 1 + 0.001 x: h(35) = 5.035 and h(34.6) = 5.0012 leave a support of 5,
     h(30) = 4.598 does not; of ten targets eight are known here, and two of these lie beyond.
     """
     targets = make_targets(
@@ -211,6 +213,10 @@ def test_targets_beyond_the_support_are_counted():
     # The mask of the second value, 0, also hides the second prefix.
     np.testing.assert_allclose(found["target/clipped"], 2 / 8, rtol=1e-6)
     np.testing.assert_allclose(found["target/largest"], 5.035, rtol=1e-5)
+    closer = NetworkConfig(support=5, prefix_scale=2.0)
+    found = diagnostics.of_unroll(make_unroll(), targets, make_batch(), closer)
+    np.testing.assert_allclose(found["target/clipped"], 2 / 8, rtol=1e-6)
+    np.testing.assert_allclose(found["target/largest"], 2 * 5.001174, rtol=1e-5)
 
 
 def test_gradient_by_module():

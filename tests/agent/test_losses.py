@@ -95,6 +95,10 @@ def test_value_prefix_loss():
     np.testing.assert_allclose(
         value_prefix_loss(unroll, masked, CONFIG), [3 * LOG2, LOG2], rtol=1e-5
     )
+    # 2 h(1) = 0.830429 lies between the atoms 0, worth 3 log 2 here, and 1, worth 4.
+    closer = config_lib.replace(CONFIG, network__prefix_scale=2.0)
+    loss = value_prefix_loss(unroll, make_targets(value_prefix=jnp.ones((2, 2))), closer)
+    np.testing.assert_allclose(loss, [2 * 3.830429 * LOG2] * 2, rtol=1e-5)
 
 
 def test_consistency_loss():

@@ -168,8 +168,8 @@ def test_finds_delayed_reward():
     assert np.all(many > 0) and np.all(many < few / 2) and np.all(many < 0.45)
 
 
-@pytest.mark.parametrize("value_prefix", [True, False])
-def test_recurrent_fn_takes_prefix_differences(value_prefix):
+@pytest.mark.parametrize("value_prefix, scale", [(True, 1.0), (False, 1.0), (False, 7.0)])
+def test_recurrent_fn_takes_prefix_differences(value_prefix, scale):
     """Along a chain; the second row is two steps ahead of the first."""
     rewards = [1.0, 0.0, -2.0, 0.5, 3.0, 4.0, -1.0, 2.5, 0.0, 1.5, -3.0, 2.0]
     tables = Tables(
@@ -179,7 +179,7 @@ def test_recurrent_fn_takes_prefix_differences(value_prefix):
         np.linspace(-6, 6, 13).astype(np.float32),
         np.float32(0),
     )
-    network = TableNetwork(value_prefix)
+    network = TableNetwork(value_prefix, prefix_scale=scale)
     recurrent_fn = jit(make_recurrent_fn(network, PAPER))
     node = Node(jnp.zeros((2, 1)), network.initial_memory(2), jnp.zeros(2), jnp.array([0, 2]))
     prefixes = []

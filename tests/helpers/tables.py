@@ -67,8 +67,10 @@ class TableNetwork:
     is not 0. Without value prefix it predicts single rewards and has no memory.
     """
 
-    def __init__(self, value_prefix: bool = True, bend: float = 0.0):
-        self.config = NetworkConfig(value_prefix=value_prefix, support=SUPPORT)
+    def __init__(self, value_prefix: bool = True, bend: float = 0.0, prefix_scale: float = 1.0):
+        self.config = NetworkConfig(
+            value_prefix=value_prefix, support=SUPPORT, prefix_scale=prefix_scale
+        )
         self.bend = bend
         self.spec = EnvSpec(2, (1,), np.float32, 1)
 
@@ -99,9 +101,10 @@ class TableNetwork:
             else tables.reward[index, action]
         )
         following = tables.next_state[index, action].astype(jnp.float32)[:, None]
-        return Step(following, (total, steps), scalar_logits(prefix))
+        logits = scalar_logits(prefix, self.config.prefix_scale)
+        return Step(following, (total, steps), logits)
 
 
-def scalar_logits(x):
+def scalar_logits(x, scale: float = 1.0):
     """Logits that say x exactly."""
-    return jnp.log(jnp.maximum(scalar_to_probs(x, NetworkConfig(support=SUPPORT)), 1e-30))
+    return jnp.log(jnp.maximum(scalar_to_probs(x, NetworkConfig(support=SUPPORT), scale), 1e-30))
