@@ -78,7 +78,7 @@ def scalar_to_probs(x: Array, network: NetworkConfig = PAPER, scale: float = 1.0
 def logits_to_scalar(logits: Array, network: NetworkConfig = PAPER, scale: float = 1.0) -> Array:
     """Expectation of categorical logits, untransformed and in float32.
 
-    `[..., 2 * support + 1]` to `[...]`.
+    `[..., 2 * support + 1]` to `[...]`; the scale is that of `scalar_to_atoms`.
     """
     chex.assert_is_divisible(logits.shape[-1] - 1, 2)
     support = logits.shape[-1] // 2

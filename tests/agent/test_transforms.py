@@ -111,20 +111,17 @@ def test_logits_of_a_two_hot_give_the_scalar_back():
     np.testing.assert_allclose(clipped, [bound, -bound], rtol=1e-4)
 
 
-def test_a_scale_spreads_small_scalars_over_more_atoms():
+@pytest.mark.parametrize(
+    "scale, expected",
+    [(40.0, [0, 0, 0, 0, 0.0436, 0.9564, 0]), (1.0, [0, 0, 0, 0.9511, 0.0489, 0, 0])],
+)
+def test_a_scale_spreads_small_scalars_over_more_atoms(scale, expected):
     """40 h(0.1) = 1.9564 lies between the atoms 1 and 2, where h(0.1) = 0.0489 hardly leaves 0."""
     network = NetworkConfig(support=3)
-    for scale, expected in (
-        (40.0, [0, 0, 0, 0, 0.0436, 0.9564, 0]),
-        (
-            1.0,
-            [0, 0, 0, 0.9511, 0.0489, 0, 0],
-        ),
-    ):
-        probs = scalar_to_probs(jnp.float32(0.1), network, scale)
-        np.testing.assert_allclose(probs, expected, atol=1e-4)
-        told = logits_to_scalar(jnp.log(probs + 1e-12), network, scale)
-        np.testing.assert_allclose(told, 0.1, rtol=1e-4)
+    probs = scalar_to_probs(jnp.float32(0.1), network, scale)
+    np.testing.assert_allclose(probs, expected, atol=1e-4)
+    told = logits_to_scalar(jnp.log(probs + 1e-12), network, scale)
+    np.testing.assert_allclose(told, 0.1, rtol=1e-4)
 
 
 @pytest.mark.parametrize("contraction, learned", [(True, 1.2507), (False, 1.5)])
