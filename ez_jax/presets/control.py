@@ -41,7 +41,7 @@ DMC_CPU = replace(
     network__residual="post",
     network__action_embedding=16,
     network__support=30,
-    network__prefix_scale=1.0,
+    network__prefix_scale=10.0,
     network__projection=128,
     network__predictor=32,
     search__num_simulations=16,
@@ -135,12 +135,14 @@ def dmc(
 def continuous(task: str, *, debug: bool = False, env_steps: int | None = None) -> Config:
     """The preset `dmc-cpu` for any task whose actions are vectors, each of a single step.
 
+    Rewards may have any size here, so that their atoms lie as far as those of values.
+
     Args:
       task: its id.
       debug: a whole run of 600 steps, which learns nothing.
       env_steps: a budget instead of 100,000 steps.
     """
-    config = replace(DMC_CPU, env__id=task, env__action_repeat=1)
+    config = replace(DMC_CPU, env__id=task, env__action_repeat=1, network__prefix_scale=1.0)
     return _for_budget(config, env_steps or 100_000, debug=debug)
 
 
