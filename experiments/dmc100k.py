@@ -21,7 +21,7 @@ from ez_jax.presets import dmc
 
 EXPECTED = {
     "dmc": "hours on a GPU, days on a CPU",
-    "dmc-cpu": "35 to 60 minutes on a core for 50,000 decisions",
+    "dmc-cpu": "25 to 60 minutes on a core for 50,000 decisions",
     "debug": "about a minute",
 }
 
