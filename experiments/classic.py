@@ -6,18 +6,22 @@
     python experiments/classic.py --env=HalfCheetah-v5
 
 A task is an EnvPool id, an environment written in JAX (jax/Catch; gymnax/<id> and pgx/<id> with the
-extra `jaxenvs`; drawn/<id> shows the board of one as an image), or gymnasium/<id>.
+extra `jaxenvs`; drawn/<id> shows the board of one as an image), gymnasium/<id>, or one of your own
+(--import). Vectors must be bounded; dicts with goals and mixed actions are refused.
 """
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ez_jax.cli import RunArgs, env_steps, import_modules, imports, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import Config, EnvConfig
 from ez_jax.presets import classic, continuous
 from ez_jax.presets.small import TASKS
+
+if TYPE_CHECKING:
+    from ez_jax.types import EnvSpec
 
 EXPECTED = {
     "jax/Catch": "40 to 70 seconds on 2 cores",
@@ -48,26 +52,28 @@ def parse(argv: list[str]) -> Args:
     env, debug = option(argv, "env", Args.env), option(argv, "preset", Args.preset) == "debug"
 
     def defaults() -> Config:
-        known = env in TASKS or env.startswith("drawn/")
-        preset = classic if known or not acts_by_vectors(argv, env) else continuous
-        return preset(env, debug=debug, env_steps=env_steps(argv))
+        if env in TASKS or env.startswith("drawn/"):
+            return classic(env, debug=debug, env_steps=env_steps(argv))
+        spec = spec_of(argv, env)
+        # Slots make indices of vectors.
+        vectors = spec.action_size > 0 and option(argv, "env.action-slots", "0") == "0"
+        preset = continuous if vectors else classic
+        return preset(env, debug=debug, env_steps=env_steps(argv), image=spec.image)
 
     return with_task(parse_options(Args, argv, __doc__, defaults), env)
 
 
-def acts_by_vectors(argv: list[str], env: str) -> bool:
-    """Whether the actions of a task are vectors; not of one that will be refused."""
-    from ez_jax.actions import Continuous  # not for --help, which answers at once
-    from ez_jax.envs import describe
+def spec_of(argv: list[str], env: str) -> "EnvSpec":
+    """Describes a task; as one of vectors and indices where it will be refused."""
+    from ez_jax.envs import describe  # not for --help, which answers at once
+    from ez_jax.types import EnvSpec
 
-    slots = option(argv, "env.action-slots", "0")
-    if slots != "0":
-        return False  # they make indices of vectors
+    pixels = option(argv, "env.pixels", "False") == "True"
     try:
         import_modules(imports(argv))  # they may register the task
-        return isinstance(describe(EnvConfig(id=env), 1).spec.actions, Continuous)
+        return describe(EnvConfig(id=env, pixels=pixels), 1).spec
     except ValueError:
-        return False
+        return EnvSpec(1, (1,), "float32", 1)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,7 +86,7 @@ def expected(args: Args) -> str:
     if args.preset == "debug":
         return DEBUG_EXPECTED
     if args.env not in EXPECTED:
-        return "minutes to an hour on 2 cores"
+        return "minutes on 2 cores to hours, where images are seen: --dry-run estimates them"
     own = classic(args.env).env_steps
     steps = "" if args.config.env_steps == own else f" for {own:,} steps"
     return EXPECTED[args.env] + steps

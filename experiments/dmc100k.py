@@ -32,7 +32,7 @@ AUTO = {"cpu": "dmc-cpu", "other": "dmc"}
 @dataclass(frozen=True)
 class Args(RunArgs):
     task: str = "walker-walk"
-    """Domain and task, e.g. ball_in_cup-catch."""
+    """Domain and task, e.g. ball_in_cup-catch: EnvPool's but lqr; its actions are unbounded."""
     preset: Literal["auto", "dmc", "dmc-cpu", "debug"] = "auto"
     """Named settings; auto takes `dmc-cpu` without an accelerator and `dmc` with one."""
     pixels: bool = False
@@ -44,14 +44,18 @@ def parse(argv: list[str]) -> Args:
 
     Raises:
       UnknownTask: no such task.
+      ValueError: frames are asked for and refused at once.
     """
 
     def defaults() -> Config:
         preset, _ = by_backend(option(argv, "preset", Args.preset), **AUTO)
-        task, pixels = task_of(option(argv, "task", Args.task)), flag(argv, "pixels")
+        pixels = flag(argv, "pixels") or option(argv, "env.pixels", "False") == "True"
+        task = task_of(option(argv, "task", Args.task))
         return dmc(task, preset, env_steps(argv), pixels=pixels)
 
     args = parse_options(Args, argv, __doc__, defaults)
+    if args.pixels and not args.config.env.pixels:
+        raise ValueError("env.pixels=False beside --pixels: it is one or the other")
     return with_task(args, task_of(args.task))
 
 
@@ -69,8 +73,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     preset, why = by_backend(args.preset, **AUTO)
-    task = args.config.env.id.removesuffix("-v1") + ("-pixels" if args.pixels else "")
-    longer = ", from states; drawing frames takes longer" if args.pixels else ""
+    pixels = args.config.env.pixels
+    task = args.config.env.id.removesuffix("-v1") + ("-pixels" if pixels else "")
+    longer = ", from states; drawing frames takes longer" if pixels else ""
     return launch(args, task, preset, f"{why}; {EXPECTED[preset]}{longer}")
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import textwrap
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,22 +25,22 @@ OFTEN = (
     "env-steps",
     "seed",
     "env.num-envs",
+    "env.action-repeat",
+    "env.action-slots",
     "network.channels",
     "network.value-prefix",
     "search.algorithm",
     "search.num-simulations",
+    "search.sampled-actions",
     "target.value",
     "target.td-steps",
     "target.off-policy-correction",
     "reanalyse.mode",
-    "reanalyse.positions",
     "loss.consistency",
     "loss.entropy",
     "optimizer.learning-rate",
     "cycle.batch-size",
     "cycle.updates-per-act",
-    "run.log-every",
-    "run.eval-episodes",
 )
 """The options that `--help` shows."""
 
@@ -81,8 +82,9 @@ def option(argv: list[str], name: str, default: str) -> str:
     """The last value of an option in a command line that is not parsed yet."""
     value = default
     for i, word in enumerate(argv):
-        if word.partition("=")[0].replace("_", "-") == f"--{name}":
-            value = word.partition("=")[2] or (argv[i + 1] if i + 1 < len(argv) else default)
+        left, equals, right = word.partition("=")
+        if left.replace("_", "-") == f"--{name}":
+            value = right if equals else argv[i + 1] if i + 1 < len(argv) else default
     return value
 
 
@@ -149,7 +151,10 @@ def short_help(kind: type[RunArgs], description: str | None) -> str:
     for base in reversed(kind.__mro__[:-1]):
         command = reference.field_docs(base) | command
     lines = [(description or "").strip(), "", "options of the command:"]
-    lines += [_help_line(name.replace("_", "-"), doc) for name, doc in command.items()]
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for name, doc in command.items():
+        other = [getattr(mark, "name", None) for mark in getattr(hints[name], "__metadata__", ())]
+        lines.append(_help_line(next(filter(None, other), name).replace("_", "-"), doc))
     settings = reference.options(Config())
     lines += ["", "settings, with the paper's value (a preset may have another):"]
     group = ""
@@ -167,7 +172,7 @@ def short_help(kind: type[RunArgs], description: str | None) -> str:
 def _help_line(name: str, doc: str, default: str | None = None) -> str:
     """One line, of the first clause: a screen holds them all."""
     left = f"  --{name}" + (f"={default}" if default is not None else "")
-    clause = re.split(r"; | \(|\. ", doc)[0]
+    clause = re.split(r"; | \(|\. (?=[A-Z])", doc)[0]
     return f"{left:37s} {textwrap.shorten(clause, 100 - 38, placeholder=' ...')}".rstrip()
 
 

@@ -5,6 +5,7 @@ dotted name, e.g. `--search.num-simulations=16`.
 """
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -89,6 +90,10 @@ def validate(config, prefix: str = "") -> None:
         if dataclasses.is_dataclass(value):
             validate(value, f"{name}.")
             continue
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(x) for x in numbers if isinstance(x, float)):
+            option = name.replace("_", "-")
+            raise ValueError(f"{option}={value} is out of range: it must be finite")
         low, high = f.metadata.get("low"), f.metadata.get("high")
         below, above = low is not None and not value >= low, high is not None and not value <= high
         if below or above:
@@ -104,12 +109,6 @@ def validate(config, prefix: str = "") -> None:
 
 
 def _validate_together(config: Config) -> None:
-    for name in ("height", "width"):
-        if (size := getattr(config.env, name)) % config.network.patch:
-            raise ValueError(
-                f"network.patch={config.network.patch} is out of range: it must divide "
-                f"env.{name}={size}"
-            )
     if not all(-5 <= share <= 1 for share in config.loss.entropy_target):
         shares = " ".join(map(str, config.loss.entropy_target))
         raise ValueError(f"loss.entropy-target={shares} is out of range: both must be in [-5, 1]")
@@ -154,18 +153,20 @@ def to_dict(config) -> dict:
     }
 
 
-def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
+def applicable(config: Config, *, image: bool, atari: bool, vectors: bool) -> dict[str, Any]:
     """`to_dict` without what the task and the chosen search do not read.
 
     Args:
       config: of a run.
       image: observations are images.
       atari: the task is one of EnvPool's Atari games.
+      vectors: actions are vectors.
     """
     size = () if config.env.pixels else ("height", "width", "pixels")
     emulator = (*size, "grayscale", "frame_skip", "noop_max", "episodic_life")
     convolutions = ("patch", "motion", "pools", "head_channels", "action_planes")
-    puct = ("dirichlet_alpha", "dirichlet_fraction", "pb_c_init", "pb_c_base", "temperature")
+    noise = ("dirichlet_alpha", "dirichlet_fraction")
+    puct = (*noise, "pb_c_init", "pb_c_base", "temperature")
     sampled = (
         "sampled_actions",
         "wide_actions",
@@ -175,10 +176,12 @@ def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
     )
     repeats = ("pixels", "action_slots", "action_repeat")
     halving = ("by_action_count", "max_considered_actions", "q_scale", "c_visit", "c_scale")
+    other = puct if config.search.algorithm == "gumbel" else (*halving, "uniform_fraction")
+    of_kind = (*noise, "uniform_fraction") if vectors else sampled
     unread: dict[str, tuple[str, ...]] = {
         "env": repeats if atari else emulator,
         "network": () if image else convolutions,
-        "search": puct if config.search.algorithm == "gumbel" else (*halving, *sampled),
+        "search": (*other, *of_kind),
         "target": () if config.target.value == "mixed" else ("search_value_after", "fresh_steps"),
         "reanalyse": {
             "oldest": ("ratio",),
@@ -192,7 +195,7 @@ def applicable(config: Config, *, image: bool, atari: bool) -> dict[str, Any]:
     }
     values = to_dict(config)
     for section, names in unread.items():
-        for name in names:
+        for name in set(names):
             del values[section][name]
     return values
 

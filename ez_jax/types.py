@@ -29,6 +29,11 @@ class EnvSpec(NamedTuple):
     action_size: int = 0  # entries of an action that is a vector in [-1, 1], 0: an index
 
     @property
+    def image(self) -> bool:
+        """Whether frames are images."""
+        return len(self.frame_shape) == 3
+
+    @property
     def actions(self) -> Actions:
         """The kind of actions."""
         return Continuous(self.action_size) if self.action_size else Discrete(self.num_actions)

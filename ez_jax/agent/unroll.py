@@ -104,7 +104,7 @@ def unroll_model(
       the predictions, and the moved `batch_stats`.
     """
     k_steps, stack = config.target.unroll_steps, config.env.stack
-    image = len(network.spec.frame_shape) == 3
+    image = network.spec.image
     params, batch_stats = variables["params"], variables["batch_stats"]
 
     def view(view_key: Array, frames: Array) -> Array:

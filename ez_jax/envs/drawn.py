@@ -20,15 +20,16 @@ class Drawn:
     level of its own. Frames are `uint8 [H * s, W * s, 1]`.
     """
 
+    num_actions: int  # or `action_size`, as the environment has
+
     def __init__(self, environment: Environment):
         shape = jax.eval_shape(environment.reset, jax.random.key(0)).observation.shape
         if len(shape) not in (2, 3):
             raise ValueError(f"only boards [H, W] or [H, W, C] can be drawn, not {list(shape)}")
         self._environment = environment
-        self.num_actions = environment.num_actions
-        for optional in ("legal_actions", "time_limit"):
-            if hasattr(environment, optional):
-                setattr(self, optional, getattr(environment, optional))
+        for part in ("num_actions", "action_size", "legal_actions", "time_limit"):
+            if hasattr(environment, part):
+                setattr(self, part, getattr(environment, part))
 
     def reset(self, key: PRNGKey) -> Reset:
         fresh = self._environment.reset(key)

@@ -33,7 +33,8 @@ class Environment(Protocol):
     Both functions are pure, work under `jit` and `vmap`, and never reset by themselves. Optional:
     `bounds = (low, high)` of images of floats that leave [0, 1], `time_limit`, the steps after
     which it truncates by itself, and `legal_actions(state) -> [A] bool`. Where actions are vectors
-    it has `action_size`, the number of their entries, in place of `num_actions`.
+    it has `action_size`, the number of their entries, in place of `num_actions`, and no
+    `legal_actions`.
     """
 
     num_actions: int
@@ -64,15 +65,19 @@ def check_protocol(environment: Environment, name: str) -> None:
         if not condition:
             raise ProtocolError(f"environment {name}: {what} is {found}; expected {expected}")
 
-    size = getattr(environment, "action_size", 0)
-    name_of_count = "action_size" if size else "num_actions"
-    count = getattr(environment, name_of_count, None)
-    need(
-        isinstance(count, int | np.integer) and int(count) > 0,
-        name_of_count,
-        repr(count),
-        "a positive int",
+    vectors, indices = (
+        getattr(environment, kind, None) is not None for kind in ("action_size", "num_actions")
     )
+    need(
+        vectors != indices,
+        "what says which actions there are",
+        "num_actions and action_size" if vectors else "missing",
+        "num_actions for indices, or action_size for vectors",
+    )
+    name_of_count = "action_size" if vectors else "num_actions"
+    count: Any = getattr(environment, name_of_count)
+    whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+    need(whole and count > 0, name_of_count, repr(count), "a positive int")
     key = jax.eval_shape(lambda: jax.random.key(0))
     taken = actions_of(environment)
     action = jax.ShapeDtypeStruct(taken.shape, taken.dtype)
@@ -114,6 +119,7 @@ def check_protocol(environment: Environment, name: str) -> None:
     before = jax.tree.map(_shown, reset.state), jax.tree.map(_shown, step.state)
     need(before[0] == before[1], "the state of step", before[1], f"{before[0]} as of reset")
     if hasattr(environment, "legal_actions"):
+        need(indices, "legal_actions", "there", "none of them beside action_size")
         legal = abstract("legal_actions", reset.state)
         good = getattr(legal, "shape", None) == (count,) and legal.dtype == bool
         need(good, "what legal_actions returns", _shown(legal), f"bool[{count}]")

@@ -132,12 +132,7 @@ def check_task(config: EnvConfig) -> None:
         return
     known = envpool.list_all_envs()
     if task not in known:
-        lower = {
-            name.lower(): name
-            for name in (*known, *FUNCTIONAL)
-            if "/" not in name or name in FUNCTIONAL
-        }
-        raise _unknown(task, lower)
+        raise _unknown(task, {name.lower(): name for name in (*known, *FUNCTIONAL)})
     check_supported(task, slots)
     if config.pixels:
         drawing.check()
@@ -206,14 +201,16 @@ def dmc_task(name: str) -> str:
     for known, task in lower.items():
         if wanted == known.replace("-", ""):
             return task
-    raise _unknown(name, {known: known for known in lower}, kind="task")
+    raise _unknown(name, {known: known for known in lower})
 
 
-def _unknown(task: str, lower: dict[str, str], kind: str = "game") -> UnknownTask:
+def _unknown(task: str, lower: dict[str, str]) -> UnknownTask:
+    kind = "task"
     near = [lower[n] for n in difflib.get_close_matches(task.lower(), lower, n=3, cutoff=0.4)]
     if task.endswith("-v5") and all(is_atari(name) for name in near):
         # Games of Atari are named without their version.
         task, near = task.removesuffix("-v5"), [name.removesuffix("-v5") for name in near]
+        kind = "game"
     return UnknownTask(
         f"unknown {kind} {task!r}" + (f"; the nearest are: {', '.join(near)}" if near else "")
     )

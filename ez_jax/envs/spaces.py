@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 
 from ez_jax.config import EnvConfig
-from ez_jax.observations import UNIT, check_image, to_frame
+from ez_jax.observations import UNIT, check_image, is_image, to_frame
 from ez_jax.types import EnvSpec, TimeStep
 
 LARGEST_BOUND = 1e6
@@ -36,16 +36,20 @@ class Frames:
     """Turns observations of a space, `[N, ...]`, into frames.
 
     An index becomes one-hot; images of floats are scaled by the space's bounds; the entries of a
-    dict are flattened and put side by side by name, in alphabetical order.
+    dict are flattened (an index becomes one-hot there too) and put side by side by name, in
+    alphabetical order.
     """
 
     def __init__(self, space: Any):
-        self._entries = sorted(space.spaces) if is_dict(space) else None
-        self._count, self._start = getattr(space, "n", None), getattr(space, "start", 0)
+        self._entries: dict[str, Frames] = {}
+        self._count, self._start = None, 0
         self._shape, self._dtype = space.shape, space.dtype
-        if self._entries is not None:
-            sizes = [int(np.prod(space[name].shape)) for name in self._entries]
+        if is_dict(space):
+            self._entries = {name: Frames(space[name]) for name in sorted(space.spaces)}
+            sizes = [int(entry._example()[0].size) for entry in self._entries.values()]
             self._shape, self._dtype = (sum(sizes),), np.float32
+        elif is_index(space):
+            self._count, self._start = int(space.n), int(getattr(space, "start", 0))
         low, high = getattr(space, "low", UNIT[0]), getattr(space, "high", UNIT[1])
         self._bounds = float(np.min(low)), float(np.max(high))
 
@@ -58,20 +62,23 @@ class Frames:
         if self._count is not None:
             index = observation.reshape(-1, 1) - self._start
             return (index == np.arange(self._count)).astype(np.uint8)
-        if self._entries is not None and not isinstance(observation, np.ndarray):
-            parts = [np.asarray(observation[name], np.float32) for name in self._entries]
-            observation = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+        if self._entries and not isinstance(observation, np.ndarray):
+            parts = [entry(np.asarray(observation[k])) for k, entry in self._entries.items()]
+            observation = np.concatenate(parts, axis=1, dtype=np.float32)
         check_image(observation, self._bounds)
         return np.ascontiguousarray(to_frame(observation, self._bounds))
 
     def spec(self, actions: "Moves", stack: int) -> EnvSpec:
         """Describes an environment with these observations."""
-        least = 0 if self._count is not None else max(self._bounds[0], -1e30)
-        example = np.full((1, *self._shape), self._start or least).astype(self._dtype)
-        frame = self(example)
+        frame = self._example()
         return EnvSpec(
             actions.count, frame.shape[1:], frame.dtype.type, stack, action_size=actions.size
         )
+
+    def _example(self) -> Any:
+        """The frame `[1, ...]` of an observation that is allowed."""
+        least = 0 if self._count is not None else max(self._bounds[0], -1e30)
+        return self(np.full((1, *self._shape), self._start or least).astype(self._dtype))
 
 
 class Moves:
@@ -82,9 +89,10 @@ class Moves:
     """
 
     def __init__(self, space: Any, slots: int = 0):
-        self._box = not hasattr(space, "n")
-        self.count, self.size, self._grid = int(getattr(space, "n", 0)), 0, None
+        self._box = not is_index(space)
+        self.count, self.size, self._grid = 0, 0, None
         if not self._box:
+            self.count = int(space.n)
             return
         self._low, self._high = np.asarray(space.low), np.asarray(space.high)
         self._dtype, self.size = space.dtype, int(np.prod(space.shape))
@@ -129,6 +137,11 @@ def is_dict(space: Any) -> bool:
     return hasattr(space, "spaces") and hasattr(space.spaces, "keys")
 
 
+def is_index(space: Any) -> bool:
+    """Whether elements of a space are single indices; spaces of several have an `n` too."""
+    return np.ndim(getattr(space, "n", ())) == 0 and hasattr(space, "n") and space.shape == ()
+
+
 def check_spaces(task: str, observations: Any, actions: Any, slots: int = 0) -> None:
     """Refuses tasks whose actions are neither indices nor bounded vectors, or whose observations
     are not vectors, dicts of them, images or indices.
@@ -151,11 +164,16 @@ def check_spaces(task: str, observations: Any, actions: Any, slots: int = 0) -> 
                 "states are not supported"
             )
         for name, space in observations.spaces.items():
-            if getattr(space, "shape", None) is None or len(space.shape) > 1:
-                raise ValueError(f"{task} has observations whose entry {name!r} is no vector")
+            shape = getattr(space, "shape", None)
+            if shape is None or hasattr(space, "nvec") or is_dict(space) or is_image(shape):
+                kind = type(space).__name__ + (f" {list(shape)}" if shape else "")
+                raise ValueError(
+                    f"{task} has observations whose entry {name!r} is of the kind {kind}; only "
+                    "vectors, boards and indices can stand side by side"
+                )
         return
     shape = getattr(observations, "shape", None)
-    if not hasattr(observations, "n") and not shape:
+    if hasattr(observations, "nvec") or not (shape or is_index(observations)):
         kind = type(observations).__name__
         raise ValueError(
             f"{task} has observations of the kind {kind}; only vectors, images and indices are "
@@ -164,7 +182,7 @@ def check_spaces(task: str, observations: Any, actions: Any, slots: int = 0) -> 
 
 
 def _check_actions(task: str, actions: Any, slots: int) -> None:
-    if hasattr(actions, "n") and np.ndim(actions.n) == 0:
+    if is_index(actions):
         if getattr(actions, "start", 0):
             raise ValueError(f"{task} has actions that start at {actions.start}, not at 0")
         if slots:
@@ -176,8 +194,12 @@ def _check_actions(task: str, actions: Any, slots: int) -> None:
             "boxes of real numbers are supported"
         )
     size = int(np.prod(actions.shape))
-    largest = max(np.abs(actions.low).max(initial=0), np.abs(actions.high).max(initial=0))
-    if not size or not largest <= LARGEST_BOUND:
+    if not size:
+        raise ValueError(f"{task} has actions without an entry: nothing is left to choose")
+    largest = max(np.abs(actions.low).max(), np.abs(actions.high).max())
+    if np.isnan(largest):
+        raise ValueError(f"{task} has actions whose bounds are no numbers")
+    if not largest <= LARGEST_BOUND:
         raise ValueError(
             f"{task} has unbounded actions (up to {largest:g}): no scale follows from them"
         )

@@ -73,6 +73,16 @@ class Network(nn.Module):
     config: NetworkConfig
     spec: EnvSpec
 
+    def __post_init__(self) -> None:
+        """Raises `ValueError` where patches do not divide images."""
+        super().__post_init__()
+        for size in self.spec.frame_shape[:2] if self.spec.image else ():
+            if size % self.config.patch:
+                raise ValueError(
+                    f"network.patch={self.config.patch} is out of range: it must divide the "
+                    f"images' {size} pixels"
+                )
+
     @property
     def state_rank(self) -> int:
         """Number of axes of one latent state."""

@@ -69,7 +69,6 @@ DMC_CPU = replace(
 # Frames in place of states: the network for images, and EfficientZero-V2's settings for them (its
 # released ones).
 PIXELS: Changes = dict(
-    env__pixels=True,
     env__stack=4,
     network__channels=64,
     network__pools=2,
@@ -85,9 +84,9 @@ PIXELS: Changes = dict(
     optimizer__learning_rate=0.2,
     cycle__final_updates=20_000,
 )
-# The same for two cores, on the other settings of `dmc-cpu`; not tried yet beyond a few updates.
-PIXELS_CPU: Changes = dict(
-    env__pixels=True,
+# The same for two cores, on the other settings of `dmc-cpu`, for any images; not tried yet beyond a
+# few updates.
+IMAGES_CPU: Changes = dict(
     env__stack=4,
     env__height=64,
     env__width=64,
@@ -126,13 +125,15 @@ def dmc(
       env_steps: a budget in decisions instead of the task's own, twice as large from frames.
       pixels: frames in place of states.
     """
-    config, images = (DMC, PIXELS) if preset == "dmc" else (DMC_CPU, PIXELS_CPU)
-    config = replace(config, **images) if pixels else config
+    config, images = (DMC, PIXELS) if preset == "dmc" else (DMC_CPU, IMAGES_CPU)
+    config = replace(config, **images, env__pixels=True) if pixels else config
     budget = env_steps or (50_000 if task in DMC_EASY else 100_000) * (1 + pixels)
     return _for_budget(replace(config, env__id=task), budget, debug=preset == "debug")
 
 
-def continuous(task: str, *, debug: bool = False, env_steps: int | None = None) -> Config:
+def continuous(
+    task: str, *, debug: bool = False, env_steps: int | None = None, image: bool = False
+) -> Config:
     """The preset `dmc-cpu` for any task whose actions are vectors, each of a single step.
 
     Rewards may have any size here, so that their atoms lie as far as those of values.
@@ -141,8 +142,10 @@ def continuous(task: str, *, debug: bool = False, env_steps: int | None = None) 
       task: its id.
       debug: a whole run of 600 steps, which learns nothing.
       env_steps: a budget instead of 100,000 steps.
+      image: observations are images.
     """
     config = replace(DMC_CPU, env__id=task, env__action_repeat=1, network__prefix_scale=1.0)
+    config = replace(config, **IMAGES_CPU) if image else config
     return _for_budget(config, env_steps or 100_000, debug=debug)
 
 

@@ -53,6 +53,18 @@ DRAWN = replace(
     loss__entropy_target=(0.8, 0.1),
 )
 
+# Any other images, on the preset `cpu`: rewards of any size, whole episodes; not tried yet beyond a
+# few updates.
+IMAGES = replace(
+    CPU,
+    env__clip_rewards=False,
+    env__episodic_life=False,
+    env__max_episode_steps=0,
+    env__eval_max_episode_steps=0,
+    network__support=30,
+    network__contraction=True,
+)
+
 # Budgets and time scales of known tasks.
 TASKS: dict[str, Changes] = {
     # Episodes of nine steps: a short horizon keeps random play out of the targets.
@@ -108,17 +120,21 @@ TASKS: dict[str, Changes] = {
 }
 
 
-def classic(task: str, *, debug: bool = False, env_steps: int | None = None) -> Config:
-    """The preset `classic` for a task; that of boards drawn as images builds on `cpu`.
+def classic(
+    task: str, *, debug: bool = False, env_steps: int | None = None, image: bool = False
+) -> Config:
+    """The preset `classic` for a task; those of images, drawn boards too, build on `cpu`.
 
     Args:
       task: its id.
       debug: a whole run of 600 steps, which learns nothing.
       env_steps: a budget instead of the task's own; what is a share of the budget follows (`debug`
         has its own).
+      image: observations are images; those of `drawn/` tasks always are.
     """
-    if task.startswith("drawn/"):
-        config = replace(DRAWN, env__id=task, **TASKS.get(task, {}))
+    drawn = task.startswith("drawn/")
+    if drawn or image:
+        config = replace(DRAWN if drawn else IMAGES, env__id=task, **TASKS.get(task, {}))
         budget = env_steps or config.env_steps
         capacity = max(20_000, int(1.2 * budget))
         config = replace(config, env_steps=budget, replay__capacity=capacity)

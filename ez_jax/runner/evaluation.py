@@ -171,6 +171,8 @@ class Talk:
 
     def __call__(self, steps: int, over: int) -> None:
         """Called after each step with steps done and games finished."""
+        if steps == 1:  # compiled only now
+            self._last = time.monotonic()
         if time.monotonic() - self._last >= self._seconds and over < self._episodes:
             self._last = time.monotonic()
             print(f"{over} of {self._episodes} games are over after {steps:,} steps", flush=True)

@@ -3,8 +3,9 @@
 import json
 
 from ez_jax.config import Config, applicable, validate
-from ez_jax.envs import check_task, describe, is_atari
+from ez_jax.envs import check_task, is_atari
 from ez_jax.runner import spending
+from ez_jax.runner.agents import make_agent
 
 SHARES = 0.15, 0.5
 """Shares of the matmul rate that whole runs reach on a CPU: small nets, and wide ones."""
@@ -18,8 +19,10 @@ def preview(config: Config, num_seeds: int = 1) -> str:
     """
     validate(config)
     check_task(config.env)
-    spec = describe(config.env, config.env.stack).spec
-    shown = applicable(config, image=len(spec.frame_shape) == 3, atari=is_atari(config.env.id))
+    spec = make_agent(config).network.spec
+    shown = applicable(
+        config, image=spec.image, atari=is_atari(config.env.id), vectors=spec.action_size > 0
+    )
     cost = spending.of_config(config, spec)
     acts = (config.env_steps - config.cycle.warmup_steps) // config.env.num_envs
     updates, rate = config.total_updates, spending.matmul_rate()

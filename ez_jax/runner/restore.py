@@ -8,7 +8,6 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from ez_jax.agent.agent import Agent
-from ez_jax.agent.losses import active_losses
 from ez_jax.config import Config
 from ez_jax.envs import describe
 from ez_jax.networks import Network, init_variables
@@ -16,6 +15,7 @@ from ez_jax.program.loops import make_loop
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import abstract_state
 from ez_jax.runner import sharing
+from ez_jax.runner.agents import make_agent
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.workdir import to_config
 from ez_jax.types import State
@@ -101,9 +101,3 @@ def _check_fits(network: Network, variables: Any, folder: Path) -> None:
         if wanted.get(name) != found.get(name):
             have, need = (str(shapes.get(name, "nothing")) for shapes in (found, wanted))
             raise CheckpointError(f"the model in {folder} is damaged: {name} is {have}, not {need}")
-
-
-def make_agent(config: Config) -> Agent:
-    """The agent of a config, without extra loss terms."""
-    spec = describe(config.env, config.env.stack).spec
-    return Agent(config, Network(config.network, spec), active_losses(config))

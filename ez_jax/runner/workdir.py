@@ -18,6 +18,7 @@ from ez_jax.config import (
     validate,
 )
 from ez_jax.envs import check_task, is_atari
+from ez_jax.runner.agents import make_agent
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints, newest_common
 from ez_jax.types import EnvSpec
 
@@ -66,9 +67,9 @@ def write_config(run: SeedRun, losses: ExtraLosses | None, spec: EnvSpec) -> Non
     if not hosts.first():
         return
     run.workdir.mkdir(parents=True, exist_ok=True)
-    image, atari = len(spec.frame_shape) == 3, is_atari(run.config.env.id)
+    atari, vectors = is_atari(run.config.env.id), spec.action_size > 0
     extra = describe_losses(losses)
-    shown = applicable(run.config, image=image, atari=atari)
+    shown = applicable(run.config, image=spec.image, atari=atari, vectors=vectors)
     shown |= {"extra_losses": extra} if extra else {}
     write_atomically(run.workdir / "config.json", json.dumps(shown, indent=2) + "\n")
 
@@ -109,11 +110,12 @@ def check(
       RunError: a work directory holds a run already, and `resume` is off; or what is there cannot
         be gone on with.
       CheckpointError: a checkpoint is damaged, or of other settings.
-      ValueError: a field is out of range, or the task is unknown.
+      ValueError: a field is out of range, the task is unknown, or they do not fit each other.
     """
     validate(runs[0].config)
     validate(runs[-1].config)  # the largest seed
     check_task(runs[0].config.env)
+    make_agent(runs[0].config)
     for run in runs:
         _check_path(run.workdir)
         if not resume and (run.workdir / "config.json").exists():

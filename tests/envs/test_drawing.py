@@ -7,7 +7,7 @@ from helpers.tiny import load_script
 from ez_jax.config import EnvConfig, replace
 from ez_jax.envs import check_task, describe, drawing, make
 from ez_jax.presets import dmc
-from ez_jax.presets.control import PIXELS_CPU
+from ez_jax.presets.control import IMAGES_CPU
 
 
 @pytest.fixture
@@ -73,7 +73,12 @@ def test_settings_of_frames():
     config = parse(["--task=cartpole-swingup", "--preset=dmc-cpu", "--pixels"]).config
     assert config == dmc("CartpoleSwingup-v1", pixels=True)
     assert config.env_steps == 100_000 and config.replay.capacity == 122_000
-    assert config == replace(dmc("CartpoleSwingup-v1", env_steps=100_000), **PIXELS_CPU)
+    states = dmc("CartpoleSwingup-v1", env_steps=100_000)
+    assert config == replace(states, **IMAGES_CPU, env__pixels=True)
+    same = parse(["--task=cartpole-swingup", "--preset=dmc-cpu", "--env.pixels=True"])
+    assert same.config == config
+    with pytest.raises(ValueError, match=r"env.pixels=False beside --pixels"):
+        parse(["--task=cartpole-swingup", "--preset=dmc-cpu", "--pixels", "--env.pixels=False"])
     config = parse(
         ["--task=cartpole-swingup", "--preset=dmc-cpu", "--pixels", "--no-pixels"]
     ).config

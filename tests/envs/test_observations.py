@@ -139,6 +139,17 @@ def test_a_drawn_task_is_the_task():
     assert "jax/Catch-12x12" in FUNCTIONAL
 
 
+def test_drawn_tasks_take_vectors_too():
+    board = Glow((4, 4), action_size=2, time_limit=7)
+    board.num_actions = None
+    drawn = Drawn(board)
+    assert drawn.action_size == 2 and drawn.time_limit == 7
+    env = JaxEnvs(drawn, EnvConfig(**RAW), [0], training=True)
+    assert env.spec(1).action_size == 2 and env.spec(1).frame_shape == (16, 16, 1)
+    env.reset()
+    assert env.step(np.zeros((1, 2), np.float32)).frame.max() == 64  # 255 / 4
+
+
 @pytest.mark.slow
 def test_drawn_games_keep_their_legal_actions():
     pgx = pytest.importorskip("pgx")

@@ -40,6 +40,7 @@ def test_what_is_right_passes():
     [
         (dict(num_actions=0), "num_actions is 0; expected a positive int"),
         (dict(num_actions=2.0), "num_actions is 2.0; expected a positive int"),
+        (dict(num_actions=True), "num_actions is True; expected a positive int"),
         (
             dict(reset=dict(observation={"x": jnp.zeros(3)})),
             "the observation of reset is dict; expected one array with at least one axis",
@@ -74,6 +75,47 @@ def test_what_came_and_what_is_expected(parts, message):
     with pytest.raises(ProtocolError, match="^environment mine/Bare: " + message):
         register("mine/Bare", lambda: Bare(**parts))
     assert "mine/Bare" not in FUNCTIONAL
+
+
+class Vectors:
+    """The same with two numbers as an action; its parts are those of an instance."""
+
+    reset, step, parts = Bare.reset, Bare.step, {}
+
+    def __init__(self, **more):
+        self.action_size = 2
+        for name, value in more.items():
+            setattr(self, name, value)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (dict(action_size=0), "action_size is 0; expected a positive int"),
+        (dict(action_size=True), "action_size is True; expected a positive int"),
+        (dict(action_size=jnp.array([2, 3])), "action_size is .*; expected a positive int"),
+        (
+            dict(num_actions=3),
+            "what says which actions there are is num_actions and action_size; expected num_actio",
+        ),
+        (
+            dict(legal_actions=lambda state: jnp.ones(2, bool)),
+            "legal_actions is there; expected none of them beside action_size",
+        ),
+    ],
+)
+def test_actions_that_are_vectors(more, message):
+    register("mine/Vectors", Vectors)
+    del FUNCTIONAL["mine/Vectors"]
+    with pytest.raises(ProtocolError, match="^environment mine/Vectors: " + message):
+        register("mine/Vectors", lambda: Vectors(**more))
+
+
+def test_actions_that_nothing_is_said_of():
+    bare = Bare()
+    del bare.num_actions
+    with pytest.raises(ProtocolError, match="is missing; expected num_actions for indices, or act"):
+        check_protocol(bare, "mine")
 
 
 def test_other_results_and_errors():

@@ -3,9 +3,10 @@
 import sys
 
 import pytest
+from envpool import registration
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs import UnknownTask, check_task, make, registry
+from ez_jax.envs import UnknownTask, check_task, dmc_task, make, registry
 
 RAW = dict(clip_rewards=False, max_episode_steps=0, eval_max_episode_steps=0)
 
@@ -15,18 +16,19 @@ RAW = dict(clip_rewards=False, max_episode_steps=0, eval_max_episode_steps=0)
     [
         ("LqrLqr21-v1", "LqrLqr21-v1 has unbounded actions (up to 1e+10)"),
         ("FetchReach-v4", "FetchReach-v4 has observations with achieved_goal, desired_goal;"),
-        ("Game2048-v1", "Game2048-v1 has observations whose entry 'board' is no vector"),
         ("Brekout-v5", "unknown game 'Brekout'; the nearest are: Breakout"),
-        ("HalfCheeta-v5", "unknown game 'HalfCheeta-v5'; the nearest are: HalfCheetah-v5"),
-        ("CartPol-v1", "unknown game 'CartPol-v1'; the nearest are: CartPole-v1"),
-        ("jax/Cath", "unknown game 'jax/Cath'; the nearest are: jax/Catch"),
+        ("HalfCheeta-v5", "unknown task 'HalfCheeta-v5'; the nearest are: HalfCheetah-v5"),
+        ("CartPol-v1", "unknown task 'CartPol-v1'; the nearest are: CartPole-v1"),
+        ("MetaWorld/Assembly-v9", "unknown task 'MetaWorld/Assembly-v9'; the nearest are: MetaWo"),
+        ("", "unknown task ''"),
+        ("jax/Cath", "unknown task 'jax/Cath'; the nearest are: jax/Catch"),
         (
             "gymnax/CartPol-v1",
-            "unknown game 'gymnax/CartPol-v1'; the nearest are: gymnax/CartPole-v1",
+            "unknown task 'gymnax/CartPol-v1'; the nearest are: gymnax/CartPole-v1",
         ),
         (
             "pgx/minatar-brekout",
-            "unknown game 'pgx/minatar-brekout'; the nearest are: pgx/minatar-breakout",
+            "unknown task 'pgx/minatar-brekout'; the nearest are: pgx/minatar-breakout",
         ),
         ("pgx/tic_tac_toe", "tic_tac_toe is a game of 2 players; only one is supported"),
     ],
@@ -55,6 +57,18 @@ def test_refusals_are_one_line_before_any_work(monkeypatch, task, message):
 )
 def test_what_is_supported_is_not_refused(task):
     check_task(EnvConfig(id=task))
+
+
+def test_all_of_deepmind_control_is_supported_but_what_is_unbounded():
+    specs = registration.registry.specs
+    refused, known = [], [task for task, spec in specs.items() if spec[0] == registry.CONTROL]
+    for task in known:
+        try:
+            check_task(EnvConfig(id=task))
+        except ValueError:
+            refused.append(task)
+    assert len(known) == 51
+    assert sorted(refused) == [dmc_task("lqr-lqr_2_1"), dmc_task("lqr-lqr_6_2")]
 
 
 def test_missing_libraries_name_the_extra(monkeypatch):

@@ -134,6 +134,7 @@ def test_help_fits_a_screen(script, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 55 and max(map(len, lines)) <= 100
     shown = "\n".join(lines)
+    assert "--import " in shown and "--env.action-slots=0" in shown
     assert "--search.num-simulations=50" in shown and "--help-all lists the other" in shown
     assert status(script, "--help-all") == 0
     everything = capsys.readouterr().out

@@ -82,7 +82,7 @@ def test_each_seed_writes_everything(finished):
         assert all((folder / name).exists() for name in FILES) and list(
             folder.glob("events.out.tfevents*")
         )
-        shown = applicable(replace(config, seed=seed), image=False, atari=False)
+        shown = applicable(replace(config, seed=seed), image=False, atari=False, vectors=False)
         assert json.loads((folder / "config.json").read_text()) == shown
         result = json.loads((folder / "result.json").read_text())
         assert (result["seed"], result["seeds_together"], result["game"], result["preset"]) == (
@@ -200,13 +200,28 @@ def test_refuses_to_overwrite_and_to_resume_other_seeds(finished):
     "word, message",
     [
         ("--env=LqrLqr21-v1", "LqrLqr21-v1 has unbounded actions (up to 1e+10)"),
-        ("--env=CartPol-v1", "unknown game 'CartPol-v1'; the nearest are: CartPole-v1"),
-        ("--env=jax/Cath", "unknown game 'jax/Cath'; the nearest are: jax/Catch"),
+        ("--env=CartPol-v1", "unknown task 'CartPol-v1'; the nearest are: CartPole-v1"),
+        ("--env=", "unknown task ''"),
+        (
+            "--env=Pendulum-v1 --search.algorithm=muzero",
+            "search.algorithm='muzero': actions that are vectors need gumbel",
+        ),
+        (
+            "--env=drawn/jax/Catch --network.patch=3",
+            "network.patch=3 is out of range: it must divide the images' 40 pixels",
+        ),
+        (
+            "--search.wide-deviation=inf",
+            "search.wide-deviation=inf is out of range: it must be finite",
+        ),
+        ("--loss.entropy-target nan 0", "loss.entropy-target=(nan, 0.0) is out of range"),
+        ("--env=jax/Cath", "unknown task 'jax/Cath'; the nearest are: jax/Catch"),
         ("--num-seeds=0", "num-seeds=0 is out of range: it must be at least 1"),
     ],
 )
 def test_bad_input_is_one_clear_line(tmp_path, capfd, word, message):
-    assert status("classic", "--preset=debug", f"--workdir={tmp_path / 'run'}", word) == 2
+    workdir = f"--workdir={tmp_path / 'run'}"
+    assert status("classic", "--preset=debug", workdir, *word.split()) == 2
     printed = capfd.readouterr()
     assert printed.out == "" and printed.err.strip().splitlines()[-1].startswith(
         f"error: {message}"
@@ -268,11 +283,24 @@ def test_settings_of_continuous_tasks_follow_from_their_actions():
         assert config == replace(classic(words[0]), env__action_slots=slots)
 
 
+def test_settings_of_images_are_for_images():
+    """Those of vectors would take months."""
+    script = load_script("classic")
+    racing = script.parse(["--env=CarRacing-v3"]).config
+    assert racing == continuous("CarRacing-v3", image=True)
+    assert (racing.network.patch, racing.env.stack, racing.env.pixels) == (2, 4, False)
+    walker = script.parse(["--env=WalkerWalk-v1", "--env.pixels=True"]).config
+    assert walker == replace(continuous("WalkerWalk-v1", image=True), env__pixels=True)
+    pong = script.parse(["--env=Pong-v5", "--preset=debug"]).config
+    assert pong == classic("Pong-v5", image=True, debug=True)
+    assert (pong.network.patch, pong.env.stack, pong.env.clip_rewards) == (4, 4, False)
+
+
 def test_settings_of_continuous_tasks_of_ones_own(tmp_path, monkeypatch):
     """A module that `--import` names, among other options, may register the task."""
     (tmp_path / "my_vectors.py").write_text(
         "from ez_jax.envs import register\nfrom ez_jax.envs.catch import Catch\n"
-        "class Reach(Catch):\n    action_size = 2\n"
+        "class Reach(Catch):\n    num_actions, action_size = None, 2\n"
         "    def step(self, state, action, key):\n"
         "        return super().step(state, 1 * (action[0] > 0), key)\n"
         "register('mine/Reach', lambda: Reach(6, 3))\n"

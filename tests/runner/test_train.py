@@ -188,7 +188,7 @@ def test_refuses_to_overwrite_and_names_what_differs(reference):
         ),
         (
             "--network.patch=3 --env.height=48 --env.width=50",
-            "network.patch=3 is out of range: it must divide env.width=50",
+            "network.patch=3 is out of range: it must divide the images' 50 pixels",
         ),
         ("--target.discount=1.5", "target.discount=1.5 is out of range: it must be in [0.0, 1.0]"),
     ],

@@ -11,7 +11,7 @@ from helpers.tiny import CARTPOLE
 
 from ez_jax import restore, run
 from ez_jax.config import applicable, from_dict, replace
-from ez_jax.presets import PRESETS
+from ez_jax.presets import PRESETS, classic
 from ez_jax.runner import checkpoint
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.metrics import read_metrics
@@ -122,16 +122,24 @@ def test_provenance_counts_the_cores_that_a_process_may_use(monkeypatch):
 
 def test_only_what_a_task_reads_is_shown():
     """`config.json` of a vector task and Gumbel search, and of Atari and PUCT."""
-    vector = applicable(CARTPOLE, image=False, atari=False)
+    vector = applicable(CARTPOLE, image=False, atari=False, vectors=False)
+    assert not {"sampled_actions", "wide_actions", "policy_target"} & set(vector["search"])
+    assert "uniform_fraction" in vector["search"]
+    pendulum = applicable(classic("Pendulum-v1"), image=False, atari=False, vectors=True)
+    assert pendulum["search"]["sampled_actions"] == 16
+    assert pendulum["search"]["policy_target"] == "corrected"
+    assert "uniform_fraction" not in pendulum["search"]
+    assert from_dict(pendulum).search == classic("Pendulum-v1").search
     assert CARTPOLE.search.algorithm == "gumbel"
     assert "height" not in vector["env"] and "patch" not in vector["network"]
     assert "dirichlet_alpha" not in vector["search"] and "c_visit" in vector["search"]
     assert "shift" not in vector["loss"] and "ratio" not in vector["reanalyse"]
-    paper = applicable(PRESETS["paper"], image=True, atari=True)
+    paper = applicable(PRESETS["paper"], image=True, atari=True, vectors=False)
     assert paper["env"]["height"] == 96 and paper["network"]["pools"] == 2
     assert "dirichlet_alpha" in paper["search"] and "c_visit" not in paper["search"]
     assert "fresh_steps" not in paper["target"] and paper["optimizer"]["momentum"] == 0.9
     assert from_dict(paper) == PRESETS["paper"]
     assert "target_interval" in paper["cycle"]
     moving = replace(PRESETS["paper"], cycle__target_step_size=0.01)
-    assert "target_interval" not in applicable(moving, image=True, atari=True)["cycle"]
+    shown = applicable(moving, image=True, atari=True, vectors=False)
+    assert "target_interval" not in shown["cycle"]
