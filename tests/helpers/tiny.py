@@ -42,11 +42,16 @@ CARTPOLE = replace(PONG, env__id="CartPole-v1", env__stack=1, env__clip_rewards=
 
 
 def small_classic(task: str) -> Config:
-    """The classic preset in seconds. The cap on steps is no multiple of the 4 environments, and
-    every act has two updates.
+    """The classic preset in seconds."""
+    return small(classic(task, debug=True))
+
+
+def small(config: Config) -> Config:
+    """A run in seconds. The cap on steps is no multiple of the 4 environments, and every act has
+    two updates.
     """
     return replace(
-        classic(task, debug=True),
+        config,
         env_steps=150,
         target__unroll_steps=2,
         target__td_steps=3,

@@ -45,7 +45,7 @@ class Long(Endless):
 class Pushed(Long):
     """The same with a vector of one entry for an action, which is paid."""
 
-    action_size = 1
+    num_actions, action_size = None, 1
 
     def step(self, state, action, key):
         step = super().step(state, jnp.int32(0), key)
