@@ -56,7 +56,8 @@ def check_finite(updates: Sequence[Update]) -> None:
 def blame(state: State) -> str:
     """Says so, as a part of a sentence, where it was the environment that gave no number."""
     replay = state.replay
-    for name, values in (("rewards", replay.reward), ("observations", replay.frame)):
+    # Actions that follow from no numbers are none either, nor is what is paid for them.
+    for name, values in (("observations", replay.frame), ("rewards", replay.reward)):
         if values.dtype.kind == "f" and not np.all(np.isfinite(own_part(values, -values.ndim))):
             return f"the environment gave {name} that are not finite; "
     return ""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,7 @@ from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.lock import locked
 from ez_jax.runner.progress import Progress, line
 from ez_jax.runner.stopping import StopRequest
+from ez_jax.runner.watch import blame
 from ez_jax.runner.workdir import RunError
 
 WORDS = ["--env=jax/Catch", "--preset=debug", *options(CATCH, classic("jax/Catch", debug=True))]
@@ -215,6 +217,19 @@ class Paying:
         state = state + 1
         reward = jnp.where(state >= 2, self.reward, 1.0)
         return Step(state, jnp.zeros(3), reward, state >= 4, jnp.zeros((), bool))
+
+
+def test_what_was_no_number_first_is_blamed():
+    """Of observations alone, of rewards alone, of both: the observations led to the rewards."""
+
+    def of(frame, reward):
+        ring = SimpleNamespace(frame=jnp.full((2, 5, 3), frame), reward=jnp.full((2, 5), reward))
+        return blame(SimpleNamespace(replay=ring))
+
+    assert of(0.0, 0.0) == ""
+    assert of(0.0, jnp.nan) == "the environment gave rewards that are not finite; "
+    for reward in (0.0, jnp.nan):
+        assert of(jnp.inf, reward) == "the environment gave observations that are not finite; "
 
 
 @pytest.mark.slow
