@@ -54,6 +54,7 @@ def allowed(offset):
     return np.arange(3) != np.asarray(offset)[..., None] % 3
 
 
+@pytest.mark.slow
 def test_no_illegal_action_is_ever_taken(played):
     _, _, state = played
     replay = jax.device_get(state.replay)
@@ -68,6 +69,7 @@ def test_no_illegal_action_is_ever_taken(played):
     assert chosen[taken].all()
 
 
+@pytest.mark.slow
 def test_targets_are_zero_where_illegal(played):
     """Those of the warm-up, of acting, and of reanalysis."""
     _, _, state = played
@@ -100,6 +102,7 @@ def test_reanalysis_reads_the_stored_mask(played, algorithm):
     assert (policy[~legal] < 1e-6).all() and (~legal).sum() == 4
 
 
+@pytest.mark.slow
 def test_evaluation_is_legal_too(played):
     config, loop, state = played
     found = evaluate(loop.stages.network, config, state.learner.variables, episodes=3)

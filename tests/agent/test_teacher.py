@@ -92,6 +92,7 @@ def test_bootstrap_slots_by_hand():
     np.testing.assert_array_equal(targets.bootstrap_slots(last, jnp.array(1), 3), [1, 2, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("age", [0, 250], ids=["new", "old"])
 def test_a_far_horizon_encodes_what_it_reads(drawn, age):
     """With n > K + 1 slots between are left out, and the value targets are those of all slots."""
@@ -140,6 +141,7 @@ def test_search_from_latents_is_the_search(drawn):
     np.testing.assert_allclose(mine.policy, theirs.policy, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_target_network_moves_a_share_of_the_way(drawn):
     """After an update: old + 0.25 (new - old), statistics too."""
     network, state, found = drawn

@@ -215,6 +215,7 @@ def test_augmentation_is_drawn_once_for_the_input_and_once_for_the_targets():
     assert len(set(factor[:, 0].round(5))) == 6 and np.abs(factor - 1).max() <= 0.1 + 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joint", [True, False], ids=["joint", "apart"])
 def test_the_reward_head_reads_the_action_that_led_to_a_state(joint):
     """Along the unroll as in the steps of a search, with LayerNorm alone, where training is

@@ -93,6 +93,7 @@ def test_bad_input_before_any_work(scripts, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_random_inputs_are_what_the_stages_take(scripts):
     """Windows of a drawn position, and a replay in which every position but the unfinished last
     ones can be drawn.

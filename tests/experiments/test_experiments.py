@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from helpers.tiny import load_script
 
 from ez_jax.config import to_dict
@@ -10,6 +11,7 @@ from ez_jax.presets import PRESETS
 from ez_jax.runner import spending
 
 
+@pytest.mark.slow
 def test_hours(tmp_path, monkeypatch, capsys):
     """The sizes follow from this machine's rate once; a run that goes on keeps those it has."""
     script, started = load_script("atari100k"), []

@@ -88,6 +88,7 @@ def pair():
     return dict(loop=loop, first=first, warm=warm, end=end, trace=trace)
 
 
+@pytest.mark.slow
 def test_compiled_cycles_take_the_schedule_of_host_steps(alone, hosted):
     # Both had the same random steps, to the bit.
     assert_same(alone["warm"][0].replay, hosted["warm"].replay)
@@ -113,6 +114,7 @@ def test_compiled_cycles_take_the_schedule_of_host_steps(alone, hosted):
     )  # two updates an act
 
 
+@pytest.mark.slow
 def test_compiled_cycles_come_back_for_each_line_of_the_log(alone):
     lines = [made[-1].number // CATCH.run.log_every for *_, made in alone["trace"]]
     assert lines[-1] == CATCH.total_updates // CATCH.run.log_every

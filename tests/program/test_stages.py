@@ -81,6 +81,7 @@ def test_replay_holds_what_the_emulator_played(whole_run):
         assert np.all(replay.priority[was_last, i] == 0)
 
 
+@pytest.mark.slow
 def test_no_implicit_transfers():
     stages, env, state = begin(CARTPOLE, updates=1)
     with jax.transfer_guard("disallow"):

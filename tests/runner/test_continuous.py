@@ -12,6 +12,8 @@ from ez_jax.config import replace
 from ez_jax.presets import classic, continuous, dmc
 from ez_jax.runner.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.slow  # compilation
+
 
 def tiny(config):
     """Rewards on atoms of their own, vectors of few candidates."""
@@ -54,7 +56,6 @@ def test_it_goes_on_in_the_same_bits(walker, tmp_path):
     assert result["eval_mean"] == walker[1]["eval_mean"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "config, size",
     [

@@ -55,6 +55,7 @@ def contents(folder):
 # RESUMING
 
 
+@pytest.mark.slow
 def test_finished_seeds_stay_and_new_ones_are_added(copy):
     before = contents(copy)
     results = run_seeds(CATCH, copy, 3, resume=True, evaluate_after=False)
@@ -65,6 +66,7 @@ def test_finished_seeds_stay_and_new_ones_are_added(copy):
     assert restore(copy / "seed2").config.seed == 2
 
 
+@pytest.mark.slow
 def test_a_lost_checkpoint_is_refused_before_anything_is_written(copy):
     shutil.rmtree(copy / "seed1" / "checkpoints")
     before = contents(copy)
@@ -73,6 +75,7 @@ def test_a_lost_checkpoint_is_refused_before_anything_is_written(copy):
     assert contents(copy) == before
 
 
+@pytest.mark.slow
 def test_seeds_that_have_not_begun_are_not_mixed_with_those_that_have(copy):
     for seed in (0, 1):
         (copy / f"seed{seed}" / "result.json").unlink()
@@ -84,6 +87,7 @@ def test_seeds_that_have_not_begun_are_not_mixed_with_those_that_have(copy):
     assert contents(copy) == before
 
 
+@pytest.mark.slow
 def test_a_save_that_does_not_happen_is_an_error(copy):
     state, saved = restore(copy / "seed0").state, Checkpoints(copy / "seed0")
     newest = max(saved.steps())
@@ -116,6 +120,7 @@ def test_an_extended_run_keeps_the_shares_of_its_first_budget(copy, capsys):
         run(CATCH, copy / "seed0", resume=True)
 
 
+@pytest.mark.slow
 def test_what_changes_no_number_may_change(copy):
     other = replace(CATCH, seed=1, run__eval_episodes=3, run__log_every=2, run__checkpoint_every=7)
     result = run(other, copy / "seed1", resume=True)

@@ -32,6 +32,7 @@ def test_a_model_is_its_run(folders):
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(shared.variables))
 
 
+@pytest.mark.slow
 def test_it_plays_the_same_games(folders, tmp_path):
     script = load_script("evaluate")
     found = []

@@ -204,6 +204,7 @@ def test_bad_input_is_one_clear_line(tmp_path, capfd, words, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_nan_stops_with_the_step_and_the_terms(tmp_path):
     def broken(unroll, targets, config):
         return unroll.value_logits[:, 0, 0] * float("nan")

@@ -69,6 +69,7 @@ def test_resuming_a_finished_run_with_its_losses(with_loss):
     assert result["updates"] == SHORT.total_updates
 
 
+@pytest.mark.slow
 def test_another_format_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", 1)
     losses = {"mine": (mine, 0.1)}  # compiled already

@@ -154,6 +154,7 @@ def test_variants_of_an_archive_are_sets(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_archives_are_read(tmp_path):
     """A study of this repository: its table and curves, from the raw files."""
     script = load_script("report")
