@@ -29,7 +29,7 @@ CLASSIC = replace(
 # held at a target that falls, with the weight of the policy loss itself.
 DRAWN = replace(
     CPU,
-    env_steps=6000,
+    env_steps=9000,
     env__num_envs=16,
     env__clip_rewards=False,
     env__max_episode_steps=1000,
