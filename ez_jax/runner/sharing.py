@@ -74,7 +74,8 @@ def shareable(result: dict[str, Any]) -> dict[str, Any]:
         if word == "--workdir":
             next(words, None)
         elif word != "--resume" and not word.startswith("--workdir="):
-            kept.append(word)
+            script = Path(word)  # `suite.py` starts scripts by their whole path
+            kept.append("/".join(script.parts[-2:]) if script.is_absolute() else word)
     return result | {"command": shlex.join(kept)}
 
 

@@ -57,6 +57,11 @@ def test_the_command_names_no_folder():
         found = shareable({"command": command, "eval_mean": 1.0})
         wanted = "python experiments/atari100k.py --game=Pong --seed=1"
         assert found == {"command": wanted, "eval_mean": 1.0}
+    suite = (
+        "python /home/me/ez_jax/experiments/classic.py --env=jax/Catch --workdir=/home/me/runs/x"
+    )
+    wanted = "python experiments/classic.py --env=jax/Catch"
+    assert shareable({"command": suite}) == {"command": wanted}
 
 
 def test_refusals(folders, tmp_path, capsys):
