@@ -139,7 +139,7 @@ def is_dict(space: Any) -> bool:
 
 def is_index(space: Any) -> bool:
     """Whether elements of a space are single indices; spaces of several have an `n` too."""
-    return np.ndim(getattr(space, "n", ())) == 0 and hasattr(space, "n") and space.shape == ()
+    return hasattr(space, "n") and np.ndim(space.n) == 0 and space.shape == ()
 
 
 def check_spaces(task: str, observations: Any, actions: Any, slots: int = 0) -> None:
