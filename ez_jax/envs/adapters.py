@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax.envs.functional import Reset, Step
-from ez_jax.envs.spaces import check_spaces, grid_of
+from ez_jax.envs.spaces import check_spaces, grid_of, is_index
 from ez_jax.types import Array, PRNGKey
 
 
@@ -25,7 +25,7 @@ class Gymnax:
     def __init__(self, environment: Any, params: Any):
         self._environment, self._params = environment, params
         space = environment.action_space(params)
-        self._box = None if hasattr(space, "n") else space
+        self._box = None if is_index(space) else space
         if self._box is None:
             self.num_actions = int(environment.num_actions)
         else:

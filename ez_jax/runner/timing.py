@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from ez_jax import lowering
-from ez_jax.runner.provenance import provenance, write_result
+from ez_jax.runner.provenance import software, write_result
 from ez_jax.runner.spending import count_flops
 
 
@@ -155,7 +155,7 @@ def write(path: Path | None, found: Ceilings, rows: list[Row], **versions: str) 
     if path is None:
         return
     content = {
-        "versions": provenance()["versions"] | versions,
+        "versions": software()["versions"] | versions,
         "ceilings": found._asdict(),
         "peak_memory": peak_memory(),
         "rows": [r._asdict() for r in rows],
