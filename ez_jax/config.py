@@ -109,6 +109,38 @@ def validate(config, prefix: str = "") -> None:
 
 
 def _validate_together(config: Config) -> None:
+    _validate_sizes(config)
+    _validate_targets(config)
+    network = config.network
+    raw = (network.input_norm, network.norm, network.residual) == ("running", "batch", "post")
+    if raw and not config.env.pixels:
+        raise ValueError(
+            "network.input-norm=running does nothing with network.norm=batch and "
+            "network.residual=post, which take vectors as they are: it must be batch"
+        )
+
+
+def _validate_targets(config: Config) -> None:
+    target, reanalyse, loss = config.target, config.reanalyse, config.loss
+    some = reanalyse.mode in ("sampled", "teacher") and reanalyse.ratio < 1
+    if target.value != "td" and some:
+        raise ValueError(
+            f"reanalyse.ratio={reanalyse.ratio:g} is out of range: it must be 1 for the values of "
+            f"searches that target.value={target.value} learns"
+        )
+    if target.bootstrap == "search" and reanalyse.mode == "teacher":
+        raise ValueError(
+            "target.bootstrap='search' must be network with reanalyse.mode=teacher, which searches "
+            "no position that values bootstrap from"
+        )
+    if any(loss.entropy_target) and not loss.entropy:
+        shares = " ".join(map(str, loss.entropy_target))
+        raise ValueError(
+            f"loss.entropy-target={shares} does nothing with loss.entropy=0: it must be 0 0"
+        )
+
+
+def _validate_sizes(config: Config) -> None:
     if not all(-5 <= share <= 1 for share in config.loss.entropy_target):
         shares = " ".join(map(str, config.loss.entropy_target))
         raise ValueError(f"loss.entropy-target={shares} is out of range: both must be in [-5, 1]")
@@ -154,7 +186,7 @@ def to_dict(config) -> dict:
 
 
 def applicable(config: Config, *, image: bool, atari: bool, vectors: bool) -> dict[str, Any]:
-    """`to_dict` without what the task and the chosen search do not read.
+    """`to_dict` without what the task and the other settings leave unread.
 
     Args:
       config: of a run.
@@ -162,41 +194,46 @@ def applicable(config: Config, *, image: bool, atari: bool, vectors: bool) -> di
       atari: the task is one of EnvPool's Atari games.
       vectors: actions are vectors.
     """
-    size = () if config.env.pixels else ("height", "width", "pixels")
-    emulator = (*size, "grayscale", "frame_skip", "noop_max", "episodic_life")
-    convolutions = ("patch", "motion", "pools", "head_channels", "action_planes")
-    noise = ("dirichlet_alpha", "dirichlet_fraction")
-    puct = (*noise, "pb_c_init", "pb_c_base", "temperature")
-    sampled = (
-        "sampled_actions",
-        "wide_actions",
-        "wide_deviation",
-        "inner_actions",
-        "policy_target",
-    )
-    repeats = ("pixels", "action_slots", "action_repeat")
-    halving = ("by_action_count", "max_considered_actions", "q_scale", "c_visit", "c_scale")
-    other = puct if config.search.algorithm == "gumbel" else (*halving, "uniform_fraction")
-    of_kind = (*noise, "uniform_fraction") if vectors else sampled
-    unread: dict[str, tuple[str, ...]] = {
-        "env": repeats if atari else emulator,
-        "network": () if image else convolutions,
-        "search": (*other, *of_kind),
-        "target": () if config.target.value == "mixed" else ("search_value_after", "fresh_steps"),
-        "reanalyse": {
-            "oldest": ("ratio",),
-            "sampled": ("positions",),
-            "teacher": ("positions",),
-            "off": ("ratio", "positions"),
-        }[config.reanalyse.mode],
-        "loss": () if image else ("shift", "intensity"),
-        "cycle": ("target_interval",) if config.cycle.target_step_size else (),
-        "optimizer": ("momentum",) if config.optimizer.name == "adamw" else (),
-    }
     values = to_dict(config)
-    for section, names in unread.items():
-        for name in set(names):
-            del values[section][name]
+    network, search, target = config.network, config.search, config.target
+    mode, gumbel = config.reanalyse.mode, search.algorithm == "gumbel"
+    by_count, taught = gumbel and search.by_action_count, mode in ("sampled", "teacher")
+    raw_input = network.norm == "batch" and network.residual == "post"
+    unread = (
+        ("env", atari, "pixels action_slots action_repeat"),
+        ("env", not atari, "grayscale frame_skip noop_max episodic_life"),
+        ("env", not atari and not config.env.pixels, "height width pixels"),
+        ("network", not image, "patch motion pools head_channels action_planes trunk_norm"),
+        ("network", image, "residual input_norm"),
+        ("network", image and vectors, "action_planes"),
+        ("network", raw_input, "input_norm"),
+        ("network", not network.value_prefix, "lstm"),
+        ("network", not network.projection, "predictor"),
+        ("search", gumbel, "dirichlet_alpha dirichlet_fraction pb_c_init pb_c_base temperature"),
+        ("search", not gumbel, "by_action_count max_considered_actions q_scale c_visit c_scale"),
+        ("search", vectors or not gumbel, "uniform_fraction"),
+        ("search", by_count, "num_simulations max_considered_actions"),
+        ("search", gumbel and search.q_scale == "siblings", "min_value_range"),
+        ("search", not vectors, "sampled_actions wide_actions wide_deviation inner_actions"),
+        ("search", not vectors, "policy_target"),
+        ("target", target.value != "mixed", "search_value_after fresh_steps"),
+        ("target", target.value != "td", "off_policy_correction age_fraction"),
+        ("target", target.value == "search", "bootstrap"),
+        ("target", not target.off_policy_correction, "age_fraction"),
+        ("target", not network.value_prefix, "prefix_horizon"),
+        ("reanalyse", mode != "oldest", "positions"),
+        ("reanalyse", not taught, "ratio"),
+        ("loss", not image, "shift intensity"),
+        ("loss", image, "amplitude"),
+        ("loss", not config.loss.entropy, "entropy_target"),
+        ("cycle", not taught, "target_interval target_step_size"),
+        ("cycle", config.cycle.target_step_size > 0, "target_interval"),
+        ("cycle", not config.cycle.idle_steps, "idle_repeat"),
+        ("optimizer", config.optimizer.name == "adamw", "momentum"),
+    )
+    dropped = {(section, name) for section, so, names in unread if so for name in names.split()}
+    for section, name in dropped:
+        del values[section][name]
     return values
 
 

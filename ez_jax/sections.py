@@ -54,10 +54,10 @@ class NetworkConfig:
     patch: int = bounded(1, 1, 4)
     """Squares of so many pixels a side enter the first convolution as channels of one place."""
     motion: float = bounded(0.0, 0.0)
-    """Images: the newest frame enters as it is, earlier ones as differences of consecutive frames
-    times this: small things that move are not lost in what stands; 0: as they are (paper)."""
+    """Images: the newest frame enters less its mean, earlier ones as differences of consecutive
+    frames times this: small things that move are not lost in the rest; 0: as they are (paper)."""
     pools: int = bounded(2, 0, 3)
-    """2x2 average poolings after the two stride-2 convolutions: 96 px -> 6x6 with 2."""
+    """Average poolings (3x3, stride 2) after the two stride-2 convolutions: 96 px -> 6x6 with 2."""
     blocks: int = bounded(1, 1)
     """Residual blocks at the latent resolution, in representation, dynamics and prediction."""
     head_channels: int = bounded(16, 1)
@@ -111,10 +111,10 @@ class SearchConfig:
     algorithm: Literal["muzero", "gumbel"] = "muzero"
     """PUCT search on visit counts, or Gumbel search with sequential halving."""
     num_simulations: int = bounded(50, 1)
-    """Simulations a search."""
+    """Simulations a search (not with `by_action_count`)."""
     by_action_count: bool = False
-    """EfficientZero-V2's budget: 4 simulations over 2 considered actions below 4 actions, 16 over 4
-    below 16, else 16 over 8 (gumbel)."""
+    """EfficientZero-V2's budget in place of `num_simulations` and `max_considered_actions`: 4 over
+    2 below 4 actions, 16 over 4 below 16, else 16 over 8 (gumbel)."""
     dirichlet_alpha: float = bounded(0.3, 1e-6)
     """Root noise concentration (muzero)."""
     dirichlet_fraction: float = bounded(0.25, 0.0, 1.0)
@@ -126,7 +126,7 @@ class SearchConfig:
     min_value_range: float = bounded(0.01, 1e-8)
     """Floor of the tree-wide range that Q-values are normalised by."""
     max_considered_actions: int = bounded(4, 2)
-    """Root actions that sequential halving starts from (gumbel)."""
+    """Root actions that sequential halving starts from (gumbel; not with `by_action_count`)."""
     q_scale: Literal["tree", "siblings"] = "tree"
     """Completed Q-values are normalised by the floored range of the whole tree (EfficientZero-V2),
     or by that of their siblings (mctx) (gumbel)."""
@@ -138,11 +138,11 @@ class SearchConfig:
     """Share of the uniform policy in the root's prior, in noiseless games none (gumbel): the mean
     of AlphaZero's Dirichlet noise. No action gets lost, nor the model's data about it."""
     sampled_actions: int = bounded(16, 2)
-    """Continuous actions: candidates at the root (EfficientZero-V2)."""
+    """Continuous actions: candidates at the root; no more than are considered and simulated."""
     wide_actions: int = bounded(12, 0)
-    """Continuous actions: so many candidates have a larger deviation, in noiseless games too."""
+    """Continuous actions: so many of these, or the same share of fewer, have a larger deviation."""
     wide_deviation: float = bounded(3.0, 1.0)
-    """Continuous actions: how many times larger."""
+    """Continuous actions: how many times larger, in noiseless games too."""
     inner_actions: int = bounded(2, 1)
     """Continuous actions: candidates below the root."""
     policy_target: Literal["best", "weights", "corrected"] = "best"
@@ -150,8 +150,7 @@ class SearchConfig:
     with several entries), or all candidates by their weights (with one entry), or these times the
     ratio of the policy's density to that of the draws, without which wide draws inflate it."""
     temperature: tuple[float, float, float] = (1.0, 0.5, 0.25)
-    """Exponent 1/T of the visit counts when acting: before 50 %, before 75 %, and after, of the
-    online updates."""
+    """Exponent 1/T of visit counts, acting: before 50 %, before 75 %, after, of online updates."""
     embedding_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the latent states in the tree."""
 
@@ -184,9 +183,10 @@ class TargetConfig:
     age_fraction: float = bounded(0.3, 1e-6)
     """The horizon loses one step for each so large part of `env_steps` that a transition is old."""
     prefix_horizon: int = bounded(5, 1)
-    """The value prefix starts anew after so many model steps."""
+    """The value prefix starts anew after so many model steps. Beyond `unroll_steps` the LSTM sums
+    further in a search than it ever did in training."""
     bootstrap: Literal["network", "search"] = "network"
-    """Bootstrap from the value head (the authors' code) or the search's value (paper)."""
+    """Bootstrap from the value head (authors' code) or the search's value (paper; no teacher)."""
     value: Literal["td", "search", "mixed"] = "td"
     """The value target: n steps and a bootstrap; the value of the search (SVE); or
     EfficientZero-V2's mix of the two."""
@@ -195,20 +195,21 @@ class TargetConfig:
     fresh_steps: int = bounded(20_000, 0)
     """T2 of the mixed target: n-step for transitions younger than so many environment steps."""
     absorbing: bool = False
-    """Unroll past a terminal state towards value and reward 0 (MuZero); off: those steps are masked
-    (EfficientZero)."""
+    """Unroll past terminal states to value and reward 0 (MuZero); off: masked (EfficientZero)."""
 
 
 @dataclass(frozen=True)
 class ReanalyseConfig:
     mode: Literal["sampled", "oldest", "teacher", "off"] = "sampled"
     """Search again: the sampled batch with the target network (paper), the least recently refreshed
-    positions with the current parameters, or nothing. `teacher`: the target network encodes the
-    windows of the batch once, for the search, the bootstrap values and the consistency loss."""
+    positions with the current parameters, or nothing: policies and values stay those of acting.
+    `teacher`: the target network encodes the windows of the batch once, for the search, the
+    bootstrap values and the consistency loss."""
     positions: int = bounded(256, 1)
     """Positions per update (`oldest`)."""
     ratio: float = bounded(0.99, 0.0, 1.0)
-    """Share of the batch whose policies are searched anew (`sampled`, `teacher`); values all."""
+    """Share of the batch that is searched anew (`sampled`, `teacher`), for policies and the values
+    of searches; values of the head are all new. 0: policies and those stay as acting had them."""
 
 
 @dataclass(frozen=True)
@@ -265,8 +266,7 @@ class CycleConfig:
     batch_size: int = bounded(256, 1)
     """Positions an update."""
     updates_per_act: int = bounded(4, 0)
-    """Updates after each lock-step of all environments: as many as there are of these is one update
-    a step."""
+    """Updates after each lock-step of all environments; as many as these make one a step."""
     final_updates: int = bounded(20_000, 0)
     """Updates after the last environment step."""
     warmup_steps: int = bounded(2000, 1)

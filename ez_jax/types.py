@@ -2,9 +2,9 @@
 
 In the shape descriptions `N` is the number of environments, `T` the slots of a lane of replay, `B`
 the batch, `K` the unroll steps, `L = K + td_steps + 1` the slots of a sampled window, `A` the
-number of actions, `P` the entries of a policy target (`actions`; `A` for indices), `S` the stacked
-frames and `...` the shape of one frame: `(H, W, C)` uint8 or `(D,)`. Several seeds in one program
-put one more axis in front of everything.
+number of actions, `P` the entries of a policy target (`actions`; `A` for indices), `E` those of a
+projection, `S` the stacked frames and `...` the shape of one frame: `(H, W, C)` uint8 or `(D,)`.
+Several seeds in one program put one more axis in front of everything.
 """
 
 from typing import Any, NamedTuple
@@ -127,7 +127,7 @@ class Taught(flax.struct.PyTreeNode):
     """What a teacher makes of the frames of a batch."""
 
     state: Array  # [B, K, ...] latent state of slots 1..K
-    projection: Array  # [B, K, P], of the same
+    projection: Array  # [B, K, E], of the same
     # [B] f32, what the policies of a sample count: 0 where the teacher did not search. None: 1.
     policy_weight: Any = None
 
@@ -154,8 +154,8 @@ class Unroll(flax.struct.PyTreeNode):
     policy_logits: Array  # [B, K + 1, A], or [B, K + 1, 2 D] of vectors
     prefix_logits: Array  # [B, K, 2 * support + 1], of steps 1..K
     # The projections are None where no loss term reads them.
-    projection: Array  # [B, K, P], of the predicted states
-    target_projection: Array  # [B, K, P], of the encoded frames, no gradient
+    projection: Array  # [B, K, E], of the predicted states
+    target_projection: Array  # [B, K, E], of the encoded frames, no gradient
     actions: Actions = flax.struct.field(pytree_node=False)
 
 
@@ -163,7 +163,9 @@ class Learner(flax.struct.PyTreeNode):
     """Network, target network and optimiser."""
 
     variables: Any  # {'params', 'batch_stats'} of the network
-    target_variables: Any  # a copy of `variables`, up to `cycle.target_interval` updates old
+    # A copy of `variables`, up to `cycle.target_interval` updates old, or the moving average of
+    # `cycle.target_step_size`.
+    target_variables: Any
     opt_state: Any
     updates: Array  # [] i32
 

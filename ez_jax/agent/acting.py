@@ -83,16 +83,32 @@ def select(
     )
 
 
+def uniform(
+    key: Array, number: int, spec: EnvSpec, candidates: int, legal: Array | None = None
+) -> tuple[Array, Array]:
+    """Uniform actions of so many environments, and the uniform policy as a target.
+
+    Args:
+      key: typed PRNG key, consumed.
+      number: of environments, N.
+      spec: of them.
+      candidates: of a target, where actions are vectors.
+      legal: `[N, A]` bool, actions to choose from, None for all.
+    """
+    action, policy = spec.actions.random(key, number, candidates)
+    if legal is not None:
+        action = jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf))
+        policy = legal / jnp.sum(legal, axis=1, keepdims=True, dtype=jnp.float32)
+    return action, policy
+
+
 def select_randomly(key: Array, actor: Actor, spec: EnvSpec, config: Config) -> SearchOutput:
     """Draws uniform actions for the warm-up, with the uniform policy as target.
 
     With probability `cycle.warmup_repeat` an environment repeats its action of the step before.
     """
-    num_envs, legal, repeat = actor.last.shape[0], actor.legal, config.cycle.warmup_repeat
-    action, policy = spec.actions.random(key, num_envs, config.search.sampled_actions)
-    if legal is not None:
-        action = jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf))
-        policy = legal / jnp.sum(legal, axis=1, keepdims=True, dtype=jnp.float32)
+    num_envs, repeat = actor.last.shape[0], config.cycle.warmup_repeat
+    action, policy = uniform(key, num_envs, spec, config.search.sampled_actions, actor.legal)
     if repeat > 0:
         again = jax.random.bernoulli(jax.random.fold_in(key, 1), repeat, (num_envs,))
         action = _repeated(actor, action, again)

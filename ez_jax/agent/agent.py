@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ez_jax.agent import acting, diagnostics, learning, priorities, reanalysis
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.losses import ExtraLosses
-from ez_jax.agent.targets import make_targets
+from ez_jax.agent.targets import make_targets, progress
 from ez_jax.config import Config
 from ez_jax.networks import Network, init_variables
 from ez_jax.types import Array, Batch, Drawn, PRNGKey, Replay, SearchOutput, State, TimeStep
@@ -192,9 +192,8 @@ class Agent:
 
             teacher = (learner.target_variables,)
             batch = self.lanes(teach, Batch, key=teach_key, shared=teacher, lanes=(batch,))
-        progress = jnp.minimum(learner.updates / max(config.total_updates, 1), 1.0)
         first = config.replay.importance_exponent
-        beta = first + (1 - first) * progress
+        beta = first + (1 - first) * progress(config, learner.updates)
         num_drawable = jnp.sum(priorities.drawable(state.replay, config))
         weight = priorities.importance_weights(
             batch.weight, num_drawable, beta, config.replay.min_importance_weight

@@ -50,14 +50,24 @@ def policy_target(
     candidates: Array,
     weights: Array,
     best: Array,
+    wide: float,
 ) -> Array:
-    """What the policy `head [B, 2 D]` learns of a search over candidates: `[B, K (D + 1)]`."""
+    """What the policy `head [B, 2 D]` learns of a search over candidates: `[B, K (D + 1)]`.
+
+    Args:
+      actions: their kind.
+      config: of the search.
+      head: outputs of the policy head at the roots.
+      candidates: `[B, K, D]`.
+      weights: of these after the search, `[B, K]`, 0 where there was no draw.
+      best: indices of the candidates that the search prefers, `[B]`.
+      wide: share of the draws that came from the wider Gaussian.
+    """
     if config.policy_target == "best":
         weights = jax.nn.one_hot(best, weights.shape[-1])
     elif config.policy_target == "corrected":
         log_policy = actions.log_density(head[:, None], candidates)
         log_wide = actions.log_density(head[:, None], candidates, config.wide_deviation)
-        wide = config.wide_actions / config.sampled_actions
         drawn = jnp.logaddexp(jnp.log1p(-wide) + log_policy, jnp.log(wide) + log_wide)
         weights = jax.nn.softmax(jnp.log(jnp.maximum(weights, 1e-30)) + log_policy - drawn)
     return actions.target(candidates, weights)

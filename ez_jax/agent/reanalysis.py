@@ -59,14 +59,19 @@ def evaluate_positions(
     variables: Any,
     replay: Replay,
     positions: Positions,
-    updates: Array,
 ) -> Replay:
-    """Refreshes the network's values alone at `positions [B]`."""
+    """Writes the network's values alone at `positions [B]`, which count as stale as before."""
     frames = replay_lib.stacks(replay, positions, 1, config.env.stack)
     state = encode(network, variables, frames_to_channels(frames))
     prediction: Prediction = infer(network, variables, "predict", state)
     network_value = logits_to_scalar(prediction.value_logits, config.network)
-    return replay_lib.refresh(replay, positions, updates, network_value=network_value)
+    return replay_lib.write_values(replay, positions, network_value)
+
+
+def searched_share(config: Config, size: int) -> int:
+    """Samples of a batch of `size` that are searched anew: none with a ratio of 0 alone."""
+    ratio = config.reanalyse.ratio
+    return max(1, int(size * ratio)) if ratio > 0 else 0
 
 
 def taught_slots(config: Config) -> int:
@@ -90,7 +95,7 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
       batch: windows with the frames of all their slots.
     """
     k, (size, length) = config.target.unroll_steps, batch.reward.shape
-    searched = max(1, int(size * config.reanalyse.ratio))
+    searched = searched_share(config, size)
     everything = jnp.arange(size)[:, None]
 
     # ENCODE once the slots of the unroll and those from which values bootstrap.
@@ -111,15 +116,60 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
     value = jnp.zeros((size, length)).at[everything, slot].set(value)
 
     # SEARCH from the positions of the unroll: of all samples, or of some from the likeliest to the
-    # least likely of the draw. The policies of the others are old, and count for nothing.
-    sample = jnp.arange(searched) * size // searched
-    roots = states[sample, : k + 1].reshape(-1, *state.shape[1:])
+    # least likely of the draw. The policies of the others are old, and count for nothing; where
+    # nothing is searched those of acting count.
+    found, policy_weight = None, None
+    if searched:
+        sample = jnp.arange(searched) * size // searched
+        part = sample, slice(0, k + 1)
+        found = _search_states(network, config, variables, key, batch.legal, states, part)
+        if searched < size:
+            policy_weight = jnp.zeros(size).at[sample].set(size / searched)
+
+    # PROJECT what the consistency loss predicts.
+    following = states[:, 1 : k + 1]
+    projection = infer(network, variables, "project", following)
+    taught = Taught(state=following, projection=projection, policy_weight=policy_weight)
+    lesson = batch.replace(network_value=value, taught=taught)
+    if found is None:
+        return lesson
+    policy, search_value = found
+    return lesson.replace(
+        policy=batch.policy.at[part].set(policy),
+        search_value=batch.search_value.at[part].set(search_value),
+        staleness=jnp.zeros_like(batch.staleness),
+    )
+
+
+def _search_states(
+    network: Network,
+    config: Config,
+    variables: Any,
+    key: Array,
+    legal: Array | None,
+    states: Array,
+    part: tuple[Array, slice],
+) -> tuple[Array, Array]:
+    """Searches from some states of windows.
+
+    Args:
+      network: the model.
+      config: of the run.
+      variables: of the teacher.
+      key: typed PRNG key, consumed.
+      legal: of the windows' slots, `[B, L, A]` bool, None where all actions always are.
+      states: of their slots, `[B, slots, ...]`.
+      part: samples and slots to search from.
+
+    Returns:
+      policies `[samples, slots, P]`, and values of the searches `[samples, slots]`.
+    """
+    roots = states[part]
+    shape, roots = roots.shape[:2], roots.reshape(-1, *states.shape[2:])
     root = root_of_state(network, variables, roots, config.search.embedding_dtype)
     recurrent_fn = make_recurrent_fn(network, config)
-    part = sample, slice(0, k + 1)
-    legal = None
-    if batch.legal is not None:
-        legal = batch.legal[part].reshape(-1, batch.legal.shape[-1])
+    if legal is not None:
+        legal = legal[part].reshape(-1, legal.shape[-1])
     found = search_from_root(
         root,
         recurrent_fn,
@@ -130,22 +180,7 @@ def teach(network: Network, config: Config, variables: Any, key: Array, batch: B
         legal=legal,
         actions=network.spec.actions,
     )
-    policy = found.policy.reshape(searched, k + 1, -1)
-    search_value = found.search_value.reshape(searched, k + 1)
-    policy_weight = None
-    if searched < size:
-        policy_weight = jnp.zeros(size).at[sample].set(size / searched)
-
-    # PROJECT what the consistency loss predicts.
-    following = states[:, 1 : k + 1]
-    projection = infer(network, variables, "project", following)
-    return batch.replace(
-        policy=batch.policy.at[part].set(policy),
-        search_value=batch.search_value.at[part].set(search_value),
-        network_value=value,
-        staleness=jnp.zeros_like(batch.staleness),
-        taught=Taught(state=following, projection=projection, policy_weight=policy_weight),
-    )
+    return found.policy.reshape(*shape, -1), found.search_value.reshape(shape)
 
 
 def reanalyse_oldest(
@@ -178,8 +213,7 @@ def reanalyse_sampled(
     harmless.
     """
     k, n, size = config.target.unroll_steps, config.target.td_steps, drawn.time.shape[0]
-    ratio = config.reanalyse.ratio
-    searched = max(1, int(size * ratio)) if ratio > 0 else 0
+    searched = searched_share(config, size)
 
     def window(part: slice, first: int, stop: int) -> Positions:
         times = drawn.time[part, None] + jnp.arange(first, stop)
@@ -191,8 +225,8 @@ def reanalyse_sampled(
     if searched:
         part = slice(0, searched)
         replay = search_positions(*model, key, replay, window(part, 0, k + 1), updates)
-        replay = evaluate_positions(*model, replay, window(part, k + 1, k + n + 1), updates)
+        replay = evaluate_positions(*model, replay, window(part, k + 1, k + n + 1))
     if searched < size:
         part = slice(searched, None)
-        replay = evaluate_positions(*model, replay, window(part, 0, k + n + 1), updates)
+        replay = evaluate_positions(*model, replay, window(part, 0, k + n + 1))
     return replay

@@ -183,23 +183,28 @@ def refresh(
     updates: Array,
     *,
     network_value: Array,
-    policy: Array | None = None,
-    search_value: Array | None = None,
+    policy: Array,
+    search_value: Array,
 ) -> Replay:
-    """Writes reanalysed values `[B]` (and, after a search, policies `[B, A]`) back.
-
-    Positions of negative time, where nothing was written yet, are left alone.
-    """
-    num_lanes, slots = replay.reward.shape
-    # A lane out of range is dropped.
-    at = jnp.where(positions.time >= 0, positions.lane, num_lanes), positions.time % slots
-    replay = replay.replace(
-        network_value=replay.network_value.at[at].set(network_value, mode="drop")
-    )
-    if policy is None:
-        return replay
+    """Writes what a search found back: values `[B]` and policies `[B, P]`."""
+    at = _places(replay, positions)
     return replay.replace(
+        network_value=replay.network_value.at[at].set(network_value, mode="drop"),
         policy=replay.policy.at[at].set(policy, mode="drop"),
         search_value=replay.search_value.at[at].set(search_value, mode="drop"),
         refreshed=replay.refreshed.at[at].set(updates, mode="drop"),
     )
+
+
+def write_values(replay: Replay, positions: Positions, network_value: Array) -> Replay:
+    """Writes values of the network `[B]` back, which refreshes no position."""
+    at = _places(replay, positions)
+    return replay.replace(network_value=replay.network_value.at[at].set(network_value, mode="drop"))
+
+
+def _places(replay: Replay, positions: Positions) -> tuple[Array, Array]:
+    """Lanes and places of the ring; a lane out of range, which is dropped, where the time is
+    negative: nothing was written there yet.
+    """
+    num_lanes, slots = replay.reward.shape
+    return jnp.where(positions.time >= 0, positions.lane, num_lanes), positions.time % slots

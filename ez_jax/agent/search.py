@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import mctx
 
 from ez_jax.actions import Actions, Continuous
+from ez_jax.agent.budget import Budget, budget, root_draws
 from ez_jax.agent.candidates import chosen, policy_target, sample
 from ez_jax.agent.q_transforms import (
     TreeScale,
@@ -22,6 +23,7 @@ from ez_jax.agent.q_transforms import (
     scale_by_tree,
     scale_by_tree_and_root,
 )
+from ez_jax.agent.targets import prefix_restart
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.config import Config, SearchConfig
 from ez_jax.networks import Network, Prediction, Step, encode, infer
@@ -66,7 +68,7 @@ def make_recurrent_fn(network: Network, config: Config) -> Callable:
 
     The reward is the difference of value prefixes, which restart every `prefix_horizon` steps.
     """
-    horizon = config.target.prefix_horizon if network.config.value_prefix else 1
+    horizon = prefix_restart(config.target, network.config)
     actions = network.spec.actions
 
     def recurrent_fn(variables, key, action, node: Node):
@@ -118,20 +120,6 @@ def each_simulation(scale: Callable[[mctx.Tree], TreeScale]) -> Callable:
     return loop_fn
 
 
-class Budget(NamedTuple):
-    simulations: int
-    considered_actions: int  # that sequential halving starts from
-
-
-def budget(config: SearchConfig, num_actions: int) -> Budget:
-    """Simulations and considered actions of a search over `num_actions`."""
-    if not config.by_action_count or config.algorithm != "gumbel":
-        return Budget(config.num_simulations, config.max_considered_actions)
-    if num_actions < 4:
-        return Budget(4, 2)
-    return Budget(16, 4) if num_actions < 16 else Budget(16, 8)
-
-
 def search(
     network: Network,
     config: Config,
@@ -155,7 +143,7 @@ def search(
       explore: root noise on or off; off is evaluation.
       temperature: actions are drawn from visits^(1/T), 0 takes the most visited (muzero); may be
         traced.
-      num_simulations: instead of `config.search.num_simulations`.
+      num_simulations: instead of those of the `budget`.
       legal: `[B, A]` bool, actions that the root may choose from, None for all. Deeper in the tree
         any action is, as in MuZero: the model learns what comes of those that were taken.
     """
@@ -188,12 +176,13 @@ def search_from_root(
 
     Where `actions` are vectors the prior logits of the root are the policy head's outputs.
     """
-    output, candidates = tree_from_root(
+    output, candidates, wide = tree_from_root(
         root, recurrent_fn, config, variables, key, actions=actions, **options
     )
     index, target = output.action.astype(jnp.int32), output.action_weights
     if isinstance(actions, Continuous) and candidates is not None:
-        target = policy_target(actions, config, root.prior_logits, candidates, target, index)
+        head = root.prior_logits
+        target = policy_target(actions, config, head, candidates, target, index, wide)
     return SearchOutput(
         action=chosen(candidates, index),
         policy=target,
@@ -207,6 +196,7 @@ class Grown(NamedTuple):
 
     output: mctx.PolicyOutput
     candidates: Array | None  # [B, K, D] of the root, where actions are vectors
+    wide: float  # share of these that was drawn from the wider Gaussian
 
 
 def tree_from_root(
@@ -223,27 +213,30 @@ def tree_from_root(
     actions: Actions | None = None,
 ) -> Grown:
     """`search_from_root` as mctx returns it."""
-    head, candidates = root.prior_logits, None
+    head, candidates, wide = root.prior_logits, None, 0.0
+    vectors = isinstance(actions, Continuous)
+    allowed = budget(config, config.sampled_actions if vectors else head.shape[-1])
+    allowed = allowed._replace(simulations=num_simulations or allowed.simulations)
     if isinstance(actions, Continuous):
         key, draw_key = jax.random.split(key)
         # With noise or without: where all values are equal, other draws lead on (EfficientZero-V2).
-        count, wide = config.sampled_actions, config.wide_actions
-        prior, candidates = sample(actions, config, draw_key, head, count, wide)
+        draws = root_draws(config, allowed)
+        prior, candidates = sample(actions, config, draw_key, head, draws.number, draws.wide)
+        wide = draws.wide / draws.number
         node = root.embedding._replace(candidates=candidates)
         root, explore = root.replace(prior_logits=prior, embedding=node), False
     elif explore and config.algorithm == "gumbel" and config.uniform_fraction:
         root = root.replace(prior_logits=_with_uniform(head, config.uniform_fraction, legal))
     policy = _gumbel_policy if config.algorithm == "gumbel" else _puct_policy
-    allowed = budget(config, root.prior_logits.shape[-1])
     output = policy(config, allowed, explore, temperature)(
         variables,
         key,
         root,
         recurrent_fn,
-        num_simulations or allowed.simulations,
+        allowed.simulations,
         invalid_actions=None if legal is None else ~legal,
     )
-    return Grown(output, candidates)
+    return Grown(output, candidates, wide)
 
 
 def _with_uniform(logits: Array, fraction: float, legal: Array | None) -> Array:

@@ -8,7 +8,7 @@ gamma. A window's slot k is k slots after the sampled position. Functions take o
 import jax
 import jax.numpy as jnp
 
-from ez_jax.config import Config
+from ez_jax.config import Config, NetworkConfig, TargetConfig
 from ez_jax.types import Batch, Targets
 
 Array = jax.Array
@@ -83,6 +83,16 @@ def bootstrap_slots(last: Array, steps: Array, num_targets: int) -> Array:
     return jnp.minimum(slot + steps, final)[:num_targets]
 
 
+def progress(config: Config, updates: Array) -> Array:
+    """Share of all updates of the run that are made: `[]`."""
+    return jnp.minimum(updates / max(config.total_updates, 1), 1.0)
+
+
+def prefix_restart(target: TargetConfig, network: NetworkConfig) -> int:
+    """Model steps after which the value prefix starts anew: without LSTM each reward is its own."""
+    return target.prefix_horizon if network.value_prefix else 1
+
+
 def value_prefix(r_t: Array, restart: int) -> Array:
     """Undiscounted reward summed along the unroll, anew every `restart` steps: `[K]` to `[K]`."""
     total, prefix = jnp.zeros(()), []
@@ -153,8 +163,7 @@ def entropy_target(config: Config, updates: Array) -> Array | None:
     first, last = config.loss.entropy_target
     if not first and not last:
         return None
-    progress = jnp.minimum(updates / max(config.total_updates, 1), 1.0)
-    return first + (last - first) * progress
+    return first + (last - first) * progress(config, updates)
 
 
 def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
@@ -164,7 +173,7 @@ def make_targets(batch: Batch, config: Config, updates: Array) -> Targets:
     # Slot k belongs to the episode of slot 0 as long as no final frame lies before it.
     ends = jnp.cumsum(batch.last[:, :k], axis=1)
     same_episode = jnp.pad(ends == 0, ((0, 0), (1, 0)), constant_values=True)
-    restart = config.target.prefix_horizon if config.network.value_prefix else 1
+    restart = prefix_restart(config.target, config.network)
     # Past the end of the episode the sum stands still.
     reward = jnp.where(same_episode[:, 1:], batch.reward[:, :k], 0.0)
     known = same_episode

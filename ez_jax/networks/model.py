@@ -109,12 +109,16 @@ class Network(nn.Module):
             )
             self.trunk: nn.Module = image.Trunk(c.blocks, dtype, trunk_norm)
             features = functools.partial(image.Features, c.head_channels, dtype, trunk_norm)
+        elif c.residual == "post":
+            self.representation = vector.Representation(c.channels, c.blocks, norm, dtype)
+            self.dynamics = vector.Dynamics(actions, c.blocks, c.action_embedding, norm, dtype)
+            self.trunk = vector.Trunk(c.blocks, norm, dtype)
+            features = vector.Features
         else:
-            plan = pre_norm if c.residual == "pre" else vector
-            self.representation = plan.Representation(c.channels, c.blocks, norm, dtype)
-            self.dynamics = plan.Dynamics(actions, c.blocks, c.action_embedding, norm, dtype)
-            self.trunk = plan.Trunk(c.blocks, norm, dtype)
-            features = plan.Features
+            self.representation = pre_norm.Representation(c.channels, c.blocks, norm, dtype)
+            self.dynamics = pre_norm.Dynamics(actions, c.blocks, c.action_embedding, dtype)
+            self.trunk = pre_norm.Trunk(c.blocks, dtype)
+            features = pre_norm.Features
         self.value_prefix = ValuePrefix(features(), c)
         self.value_features, self.policy_features = features(), features()
         self.value_head = Mlp((c.head_hidden,), 2 * c.support + 1, True, norm)

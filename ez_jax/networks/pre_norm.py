@@ -2,7 +2,8 @@
 
 As EfficientZero-V2 has them for states (Wang et al. 2024, arXiv 2403.00564, appendix, and its
 released sizes). Nothing normalises a sum of state and change: a step may change a state by little,
-and what one action does in a hundredth of a second is not lost beside the rest.
+and what one action does in a hundredth of a second is not lost beside the rest. Only the input's
+norm knows of training; the other modules take `train` as those of `vector` do.
 """
 
 import flax.linen as nn
@@ -62,7 +63,6 @@ class Dynamics(nn.Module):
     actions: Actions
     blocks: int
     embedding: int = 0
-    norm: Norm = Norm()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -80,7 +80,6 @@ class Trunk(nn.Module):
     """Residual blocks shared by the value and policy heads."""
 
     blocks: int
-    norm: Norm = Norm()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

@@ -22,9 +22,13 @@ def embedded(choice: Array, size: int, dtype: jnp.dtype) -> Array:
 
 
 def standardised(observation: Array, norm: Norm, train: bool) -> Array:
-    """Each entry of `[B, D]` less its mean, over its deviation; for a compact method."""
+    """Each entry of `[B, D]` less its mean, over its deviation; for a compact method.
+
+    In float32 whatever the type of the entries: bytes have no fractions, and bfloat16 would round
+    what is small beside an entry's mean.
+    """
     layer = BatchNorm(norm.groups, momentum=0.99, affine=False, running=norm.running_input)
-    return layer(observation, train)
+    return layer(observation.astype(jnp.float32), train)
 
 
 class DenseBlock(nn.Module):
@@ -54,12 +58,12 @@ class Representation(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Array, train: bool) -> Array:
-        x = observation.astype(self.dtype)
+        x = observation
         if self.norm.kind == "layer":
             # The entries of an observation have scales of their own; a norm over them would mix
             # these.
             x = standardised(x, self.norm, train)
-        x = dense(self.width, x.shape[-1], self.dtype)(x)
+        x = dense(self.width, x.shape[-1], self.dtype)(x.astype(self.dtype))
         x = nn.relu(normalise(self.norm, x, x.shape[:1], train, self.dtype))
         for _ in range(self.blocks):
             x = DenseBlock(self.width, self.norm, self.dtype)(x, train)

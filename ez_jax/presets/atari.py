@@ -30,7 +30,7 @@ V2 = replace(
     loss__entropy=5e-3,
 )
 
-# Sized for two CPU cores: 100k steps of Pong in under three hours. Few updates see small things
+# Sized for two CPU cores: 100k steps of Pong in about three hours. Few updates see small things
 # soon where changes from frame to frame are amplified. 8 simulations leave few
 # visits to an action, hence Gumbel search over four of them; a floor under the range of Q and one
 # under the entropy keep small errors of Q from becoming favourites, one under the root's prior

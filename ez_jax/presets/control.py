@@ -4,7 +4,8 @@ from ez_jax.config import Config, replace
 from ez_jax.presets.atari import SHORT, V2, VECTORS, Changes
 
 # EfficientZero-V2 on states of DeepMind Control (its paper, table 2 and appendix, and the released
-# settings): rewards alone instead of a value prefix, one update a decision, two steps each.
+# settings; ez_jax/README.md lists what differs): rewards alone instead of a value prefix, one
+# update a decision, two steps each.
 DMC = replace(
     V2,
     **VECTORS,
@@ -160,4 +161,4 @@ def _for_budget(config: Config, budget: int, *, debug: bool) -> Config:
     if not debug:
         return config
     sizes: Changes = dict(network__channels=16, network__projection=16)
-    return replace(config, **SHORT, **sizes, search__max_considered_actions=4)
+    return replace(config, **SHORT, **sizes)

@@ -1,5 +1,6 @@
 """Actions that are vectors: the squashed Gaussian, its targets, and the search over candidates."""
 
+import dataclasses
 import functools
 
 import chex
@@ -11,6 +12,7 @@ import pytest
 
 from ez_jax.actions import Continuous
 from ez_jax.agent.agent import Agent
+from ez_jax.agent.budget import Budget, root_draws
 from ez_jax.agent.candidates import chosen, policy_target, sample
 from ez_jax.agent.search import Node, search_from_root, tree_from_root
 from ez_jax.config import replace, validate
@@ -84,6 +86,63 @@ def test_nodes_below_the_root_have_few_candidates():
     np.testing.assert_array_equal(picked, candidates[:, 1])
 
 
+def test_no_more_candidates_than_a_search_tries():
+    """Of fewer than configured three in four are wide, as of all."""
+    draws = {
+        allowed: tuple(root_draws(CONFIG, Budget(*allowed)))
+        for allowed in ((32, 16), (16, 99), (32, 4), (8, 16), (1, 16))
+    }
+    assert draws == {
+        (32, 16): (16, 12),
+        (16, 99): (16, 12),
+        (32, 4): (4, 3),
+        (8, 16): (8, 6),
+        (1, 16): (1, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    "changes, simulations, number",
+    [
+        ({}, None, 16),
+        ({"max_considered_actions": 4}, None, 4),
+        ({}, 8, 8),
+        ({"by_action_count": True}, None, 8),
+    ],
+    ids=["all", "considered", "simulated", "by count"],
+)
+def test_every_candidate_is_tried(changes, simulations, number):
+    """Each draw has a visit and each visit is of a draw, wide ones among them."""
+    one, roots = Continuous(1), 2
+    config = dataclasses.replace(CONFIG, **changes)
+
+    def recurrent_fn(variables, key, index, node):
+        prior, candidates = sample(one, config, key, jnp.zeros((roots, 2)), 2, 0)
+        zeros = jnp.zeros(roots)
+        output = mctx.RecurrentFnOutput(
+            reward=zeros, discount=zeros + 0.9, prior_logits=prior, value=zeros
+        )
+        return output, node._replace(candidates=candidates)
+
+    node = Node(jnp.zeros((roots, 1)), (), jnp.zeros(roots), jnp.zeros(roots, jnp.int32))
+    root = mctx.RootFnOutput(
+        prior_logits=jnp.zeros((roots, 2)), value=jnp.zeros(roots), embedding=node
+    )
+    key = jax.random.key(0)
+    output, candidates, wide = tree_from_root(
+        root, recurrent_fn, config, {}, key, explore=True, num_simulations=simulations, actions=one
+    )
+    visits = np.asarray(output.search_tree.children_visits[:, 0])
+    assert (visits[:, :number] > 0).all() and not visits[:, number:].any()
+    share = number * 3 // 4
+    drawn = one.draw(
+        jax.random.split(key)[1], root.prior_logits, number, share, config.wide_deviation
+    )
+    np.testing.assert_allclose(candidates[:, :number], drawn, rtol=1e-6)
+    assert wide == 0.75 and candidates.shape == (roots, 16, 1)
+    assert (np.asarray(output.action) < number).all()
+
+
 @pytest.mark.parametrize("kind", ["best", "weights", "corrected"])
 def test_policy_targets(kind):
     """The best alone; the search's weights; these times pi / beta."""
@@ -94,7 +153,7 @@ def test_policy_targets(kind):
     head = jnp.array([[0.0, 0.0]])
     candidates = jnp.array([[[0.0], [0.5], [-0.5], [0.99]]])
     weights = jnp.array([[0.1, 0.2, 0.3, 0.4]])
-    target = policy_target(one, config, head, candidates, weights, jnp.array([3]))
+    target = policy_target(one, config, head, candidates, weights, jnp.array([3]), 0.5)
     found = one.candidates(target)[1][0]
     density = np.exp(one.log_density(head[:, None], candidates))[0]
     wide = np.exp(one.log_density(head[:, None], candidates, 3.0))[0]

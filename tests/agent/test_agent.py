@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 from helpers.loops import warmed_up
-from helpers.tiny import CARTPOLE
+from helpers.tiny import CARTPOLE, CATCH
 
 from ez_jax.agent.agent import Agent, OneDevice
+from ez_jax.networks import Network
+from ez_jax.types import EnvSpec
 
 
 def same(a, b):
@@ -32,3 +34,15 @@ def test_one_device_needs_no_mesh():
     state, expected = loop.stages.update(state)
     same(updated, state)
     same(metrics, expected)
+
+
+def test_values_of_the_warm_up_are_those_of_a_fresh_network():
+    """0, whether the value head and the search are asked or not: without reanalysis they stay."""
+    spec = EnvSpec(3, (4,), np.float32, 1)
+    agent = Agent(CATCH, Network(CATCH.network, spec), {})
+    state = agent.init(jax.random.key(0))
+    _, random = agent.select_randomly(state)
+    _, searched = jax.jit(agent.select)(state)
+    for name in ("network_value", "search_value"):
+        np.testing.assert_array_equal(getattr(random, name), 0)
+        np.testing.assert_allclose(getattr(searched, name), 0, atol=1e-5)

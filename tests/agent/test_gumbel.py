@@ -12,7 +12,8 @@ import pytest
 from helpers.plain_gumbel import PlainGumbel, halving, softmax
 from helpers.tables import TableNetwork, Tables, jit, random_tables, table_recurrent
 
-from ez_jax.agent.search import budget, search, search_from_root
+from ez_jax.agent.budget import budget
+from ez_jax.agent.search import search, search_from_root
 from ez_jax.config import SearchConfig, replace
 from ez_jax.presets import V2
 

@@ -229,7 +229,7 @@ def test_refresh_of_values_alone():
     """Policies and the time of the last search stay."""
     _, _, replay = play(24)
     positions = Positions(np.array([0, 1]), np.array([15, 16]))
-    new = replay_lib.refresh(replay, positions, 99, network_value=jnp.array([5.0, 6.0]))
+    new = replay_lib.write_values(replay, positions, jnp.array([5.0, 6.0]))
     value = np.array(replay.network_value)
     value[0, 15], value[1, 0] = 5.0, 6.0
     np.testing.assert_array_equal(new.network_value, value)

@@ -85,6 +85,32 @@ def test_searches_its_share_of_the_batch(taught):
     np.testing.assert_array_equal(found.value_mask, every.value_mask)
 
 
+@pytest.mark.slow
+def test_without_a_search_policies_are_those_of_acting(drawn):
+    """With a ratio of 0 values and states alone are the teacher's, and each policy counts once."""
+    network, state, found = drawn
+    config = replace(CONFIG, reanalyse__ratio=0.0)
+    steps, updates = state.actor.env_steps, state.learner.updates
+    batch = replay_lib.gather(state.replay, found, steps, updates, config)
+    variables = state.learner.target_variables
+    teach = jax.jit(lambda v, b: reanalysis.teach(network, config, v, jax.random.key(3), b))
+    lesson = teach(variables, batch)
+    for name in ("policy", "search_value", "staleness"):
+        np.testing.assert_array_equal(getattr(lesson, name), getattr(batch, name), err_msg=name)
+    assert lesson.taught.policy_weight is None and np.any(lesson.network_value != 0)
+    new, old = (targets.make_targets(b, config, updates).policy_mask for b in (lesson, batch))
+    np.testing.assert_array_equal(new, old)
+
+
+def test_share_of_a_batch_that_is_searched():
+    """99 % of 256 are 253; at least one, and with a ratio of 0 none."""
+    sizes = [
+        reanalysis.searched_share(replace(CONFIG, reanalyse__ratio=ratio), size)
+        for ratio, size in ((0.99, 256), (1.0, 8), (0.01, 8), (0.0, 8))
+    ]
+    assert sizes == [253, 8, 1, 0]
+
+
 def test_bootstrap_slots_by_hand():
     """A horizon of 3; slot 4 is a final frame, and slot 5 begins another episode."""
     last = jnp.array([False] * 4 + [True] + [False] * 3)

@@ -235,17 +235,19 @@ def test_each_action_leads_to_another_state(spec, residual, embedding):
     assert apart[~np.eye(6, dtype=bool)].min() > 1e-3
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer"])
-def test_vectors_of_bytes(norm):
+@pytest.mark.parametrize(
+    "norm, residual", [("batch", "post"), ("layer", "post"), ("layer", "pre"), ("batch", "pre")]
+)
+def test_vectors_of_bytes(norm, residual):
     """uint8 observations of one axis are the same numbers as float32 ones, in training and
     evaluation.
     """
+    config = config_lib.replace(TINY, norm=norm, residual=residual)
     network, bytes_network = (
-        Network(config_lib.replace(TINY, norm=norm), VECTOR._replace(frame_dtype=dtype))
-        for dtype in (np.float32, np.uint8)
+        Network(config, VECTOR._replace(frame_dtype=dtype)) for dtype in (np.float32, np.uint8)
     )
     variables = jax.jit(lambda key: init_variables(network, key))(jax.random.key(0))
-    same = shapes(config_lib.replace(TINY, norm=norm), bytes_network.spec)[1]
+    same = shapes(config, bytes_network.spec)[1]
     assert jax.tree.map(lambda x: (x.shape, x.dtype), variables) == jax.tree.map(
         lambda x: (x.shape, x.dtype), same
     )
@@ -273,3 +275,21 @@ def test_bfloat16_trunk_has_float32_heads(spec, residual):
     assert state.dtype == step.state.dtype == jnp.bfloat16
     for x in (*root, *prediction, *step.memory, step.prefix_logits):
         assert x.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("residual", ["post", "pre"])
+def test_bfloat16_standardises_what_is_small_beside_its_mean(residual):
+    """Entries of 100 with a deviation of 0.1, where bfloat16 tells 100 from 100.5 at best: states
+    are those of float32, to its few digits.
+    """
+    config = config_lib.replace(TINY, norm="layer", residual=residual)
+    variables = jax.jit(lambda key: init_variables(Network(config, VECTOR), key))(jax.random.key(0))
+    observation = 100 + np.random.default_rng(0).normal(0, 0.1, (6, 8)).astype(np.float32)
+    expected, found = (
+        Network(config_lib.replace(config, dtype=dtype), VECTOR)
+        .apply(variables, observation, True, method=Network.encode, mutable=["moments"])[0]
+        .astype(jnp.float32)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert expected.std(axis=0).max() > 0.5
+    np.testing.assert_allclose(found, expected, atol=0.1)
