@@ -1,8 +1,11 @@
 """Plays games with a trained run's newest checkpoint: scores, and a video of the first game.
 
+With --uniform it plays at random instead: the score of chance, beside which others can be read.
+
 python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --simulations=50 --video=pong.mp4
 python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --video=pong.mp4 --beliefs
 python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --sticky=0.25
+python experiments/evaluate.py --workdir=runs/Pong-cpu-seed0 --uniform
 """
 
 import dataclasses
@@ -14,7 +17,7 @@ from typing import Annotated
 import tyro
 
 from ez_jax import restore, setup
-from ez_jax.cli import import_modules
+from ez_jax.cli import expanded, import_modules
 from ez_jax.config import replace, validate
 from ez_jax.look import Panel, play
 from ez_jax.runner.evaluation import evaluate, game_name, summary, write_episodes
@@ -34,6 +37,8 @@ class Args:
     """Draws actions with the noise of training, rather than the best. Greedy games of a
     deterministic task repeat a few. Searches of vectors are the same with it and without.
     """
+    uniform: bool = False
+    """Plays uniform random actions, legal ones where the task says which are, without a search."""
     sticky: float = 0.0
     """Probability that the environment repeats the action before, drawn by the game's seed: greedy
     games then differ.
@@ -57,6 +62,7 @@ def default_name(args: Args) -> str:
     parts = [f"evaluate-{args.episodes}"]
     parts += [f"{args.simulations}simulations"] if args.simulations else []
     parts += ["explore"] if args.explore else []
+    parts += ["uniform"] if args.uniform else []
     parts += [f"sticky{args.sticky}".replace(".", "_")] if args.sticky else []
     parts += [f"{args.max_steps}steps"] if args.max_steps else []
     return "-".join(parts)
@@ -64,7 +70,7 @@ def default_name(args: Args) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     setup()
-    args = tyro.cli(Args, args=argv, description=__doc__)
+    args = expanded(tyro.cli(Args, args=argv, description=__doc__))
     try:
         import_modules(args.imports)
         if not 0 <= args.sticky < 1:
@@ -75,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
             )
         if args.beliefs and not args.video:
             raise ValueError("--beliefs draws into a video: give --video too")
+        if args.uniform and (args.explore or args.simulations):
+            raise ValueError("--uniform searches nothing: leave out --explore and --simulations")
         restored = restore(args.workdir)
         config = restored.config
         if args.video:
@@ -91,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             episodes=args.episodes,
             simulations=args.simulations or None,
             explore=args.explore,
+            uniform=args.uniform,
             sticky=args.sticky,
         )
     except (ValueError, OSError) as error:
@@ -100,8 +109,9 @@ def main(argv: list[str] | None = None) -> int:
         "game": game_name(config),
         "updates": restored.updates,
         "env_steps": restored.env_steps,
-        "simulations": args.simulations or config.search.num_simulations,
+        "simulations": found.simulations,
         "explore": args.explore,
+        "uniform": args.uniform,
         "sticky": args.sticky,
     } | summary(config, found)
     normalized = result["human_normalized"]

@@ -13,8 +13,10 @@ for every run, before what a switch changes. `report.py` makes a page of the res
 """
 
 import dataclasses
+import functools
 import itertools
 import re
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from typing import Annotated
 
 import tyro
 
+from ez_jax.cli import expanded, import_modules, imports
 from ez_jax.config import Config, EnvConfig, replace, validate
 from ez_jax.suite.jobs import Job, agree, finished, work
 from ez_jax.suite.published import ATARI
@@ -59,6 +62,11 @@ STUDIES: dict[str, tuple[str, ...]] = {
     ),
 }
 """Switches by the name of a study."""
+HOURS = (
+    "--hours sizes each run by the speed of the moment, so that seeds would differ: give "
+    "--network.channels and --cycle.updates-per-act, which `python experiments/atari100k.py "
+    "--hours=1 --dry-run` prints"
+)
 HERE = Path(__file__).parent
 
 
@@ -68,7 +76,7 @@ class Args:
     """Games of Atari, tasks of DeepMind Control as `walker-walk`, or what classic.py takes;
     `atari100k` stands for the benchmark's 26 games."""
     preset: tuple[str, ...] = ("auto",)
-    """Presets of the tasks' own commands."""
+    """Presets of the tasks' own commands; `auto` is resolved by the devices here, once for all."""
     switch: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg()] = ()
     """A variant beside the whole: `name=value`, several in one word with spaces between; the items
     of a value have commas. Once for each variant."""
@@ -129,6 +137,32 @@ def load(script: str) -> ModuleType:
     return module
 
 
+@functools.cache
+def backend() -> str:
+    """The kind of devices that runs will have here, e.g. `cpu`.
+
+    Another process tells, which ends at once: one that has opened a TPU keeps it from all others.
+
+    Raises:
+      ValueError: it cannot; has its last line.
+    """
+    code = "import jax; print(jax.default_backend())"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if asked.returncode:
+        said = asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"]
+        raise ValueError(f"cannot find out which devices there are: {said[-1]}")
+    return asked.stdout.split()[-1]
+
+
+def preset_of(script: ModuleType, preset: str) -> list[str]:
+    """The option that chooses a preset; `auto` is resolved here, once for all runs."""
+    if preset == "auto":
+        if not hasattr(script, "AUTO"):
+            return []  # its own default
+        preset = script.AUTO["cpu" if backend() == "cpu" else "other"]
+    return [f"--preset={preset}"]
+
+
 def command_of(task: str) -> list[str]:
     """The script of a task, and its option.
 
@@ -176,11 +210,14 @@ def list_jobs(args: Args, settings: Sequence[str]) -> Iterator[Job]:
         name, option = command_of(task)
         if name not in scripts:
             scripts[name] = load(name)
-        whole, chosen = None, [] if preset == "auto" else [f"--preset={preset}"]
+        whole, chosen = None, preset_of(scripts[name], preset)
         for switch in switches:
             words = [option, *chosen, *settings, *switched(switch)]
             if (config := configs.get((name, preset, switch))) is None:
-                config = scripts[name].parse(words).config
+                run = scripts[name].parse(words)
+                if getattr(run, "hours", 0):
+                    raise ValueError(HOURS)
+                config = run.config
             if name == "atari100k.py":  # its presets are the same for all games
                 configs[name, preset, switch] = config
                 config = replace(config, env__id=f"{task}-v5")
@@ -199,13 +236,17 @@ def list_jobs(args: Args, settings: Sequence[str]) -> Iterator[Job]:
 
 def main(argv: list[str] | None = None) -> int:
     mine, settings = split(sys.argv[1:] if argv is None else argv)
-    args = tyro.cli(Args, args=mine, description=__doc__)
-    from ez_jax.runner.setup import quiet  # not for --help, which answers at once
+    args = expanded(tyro.cli(Args, args=mine, description=__doc__))
+    import jax  # not for --help, which answers at once
+
+    from ez_jax.runner.setup import quiet
 
     quiet()
+    jax.config.update("jax_platforms", "cpu")  # of this process: accelerators are for the runs
     try:
         if args.jobs < 1 or args.num_seeds < 1:
             raise ValueError("jobs and num-seeds must be at least 1")
+        import_modules(imports(settings))  # they may register the tasks
         jobs = list(list_jobs(args, settings))
         if args.dry_run:
             for job in jobs:

@@ -5,8 +5,9 @@
 """
 
 from ez_jax.envs import drawing as drawing  # before EnvPool
+from ez_jax.envs.checks import ProtocolError
 from ez_jax.envs.envpool import EnvPool, is_atari
-from ez_jax.envs.functional import Environment, JaxEnvs, ProtocolError, Reset, Step
+from ez_jax.envs.functional import Environment, JaxEnvs, Reset, Step
 from ez_jax.envs.registry import (
     Environments,
     PureEnvironments,
@@ -14,10 +15,10 @@ from ez_jax.envs.registry import (
     check_task,
     describe,
     dmc_task,
-    has_limit,
     is_control,
     make,
     register,
+    time_limit,
 )
 
 __all__ = [
@@ -33,9 +34,9 @@ __all__ = [
     "check_task",
     "describe",
     "dmc_task",
-    "has_limit",
     "is_atari",
     "is_control",
     "make",
     "register",
+    "time_limit",
 ]

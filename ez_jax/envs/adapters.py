@@ -65,7 +65,7 @@ class Slots:
         self._grid = jnp.asarray(grid_of(environment.action_size, slots))
         self.num_actions = len(self._grid)
         self.reset = environment.reset
-        for optional in ("bounds", "time_limit"):
+        for optional in ("bounds", "time_limit", "check_board"):
             if hasattr(environment, optional):
                 setattr(self, optional, getattr(environment, optional))
 

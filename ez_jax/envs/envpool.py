@@ -8,6 +8,7 @@ accelerator.
 from typing import Any
 
 import envpool
+import jax
 import numpy as np
 
 from ez_jax.config import EnvConfig
@@ -15,14 +16,18 @@ from ez_jax.envs import drawing
 from ez_jax.envs.spaces import Frames, Moves, check_spaces, host_step, learned_reward
 from ez_jax.types import EnvSpec, TimeStep
 
+NEVER = 2**31 - 1
+"""EnvPool's time limit of tasks without one."""
+
 
 class EnvPool:
     """N environments of one task, each with its own seed.
 
-    Differs from a bare EnvPool in three ways: (1) a lost life can end the episode, and the step
+    Differs from a bare EnvPool in four ways: (1) a lost life can end the episode, and the step
     that follows it is one forced no-op in the running game, as in EfficientZero's wrapper; (2)
     frames are single, channels last; (3) a step after `last` is flagged `first` and carries no
-    reward.
+    reward; (4) a time limit counts for the tasks that take no notice of EnvPool's too (tables,
+    highway, jumanji).
     """
 
     def __init__(self, config: EnvConfig, seeds: list[int], *, training: bool, **frame_options):
@@ -51,7 +56,11 @@ class EnvPool:
         self._moves = Moves(self._pool.action_space, config.action_slots)
         self._lives_end = training and config.episodic_life and self.is_atari
         self._config = config
+        self._limit = limit
         self._ended = np.zeros(len(seeds), bool)
+        self._over = np.zeros(len(seeds), bool)  # games, not episodes
+        self._cut = np.zeros(len(seeds), bool)  # games that are over here and go on in EnvPool
+        self._length = np.zeros(len(seeds), int)  # of games
         self._lives = np.zeros(len(seeds), np.int32)
         self.num_envs = len(seeds)
 
@@ -81,7 +90,7 @@ class EnvPool:
         ignored = self._ended
         unused = ignored.reshape(-1, *(1,) * (action.ndim - 1))
         action = self._moves(np.where(unused, 0, action))
-        frame, score, terminated, truncated, info = self._pool.step(action)
+        frame, score, terminated, truncated, info = self._forward(action)
         for _ in range(self._repeat - 1):
             going = np.flatnonzero(~(ignored | terminated | truncated))
             if going.size == 0:
@@ -92,7 +101,12 @@ class EnvPool:
             score, terminated, truncated = score.copy(), terminated.copy(), truncated.copy()
             score[going] += more
             terminated[going], truncated[going] = ended, cut
-        game_over = terminated | truncated
+        self._length = np.where(self._over, 0, self._length + 1)
+        self._cut = np.zeros_like(truncated)
+        if self._limit:
+            self._cut = (self._length >= self._limit) & ~(terminated | truncated)
+        truncated = truncated | self._cut
+        self._over = game_over = terminated | truncated
         if self._lives_end:
             lives = np.array(info["lives"])
             terminated = terminated | ((lives < self._lives) & (lives > 0))
@@ -111,6 +125,19 @@ class EnvPool:
             score.astype(np.float32),
             game_over,
         )
+
+    def _forward(self, action: np.ndarray) -> tuple[Any, ...]:
+        """One step in EnvPool; a game that only we have cut begins anew, as the others do there."""
+        if not self._cut.any():
+            return self._pool.step(action)
+        cut, going = (np.flatnonzero(which).astype(np.int32) for which in (self._cut, ~self._cut))
+        frame, info = self._pool.reset(cut)
+        no = np.zeros(len(cut), bool)
+        answers: list[Any] = [(frame, no.astype(np.float32), no, no, info)]
+        if going.size:
+            answers.append(self._pool.step(action[going], going))
+        order = np.argsort(np.concatenate([info["env_id"] for *_, info in answers]))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[order], *answers)
 
 
 def _replaced(frame: Any, rows: np.ndarray, newer: Any) -> Any:
@@ -151,6 +178,15 @@ def describe(config: EnvConfig, stack: int) -> EnvSpec:
     made = envpool.make_spec(config.id, **task_options(config))
     moves = Moves(made.action_space, config.action_slots)
     return Frames(made.observation_space).spec(moves, stack)
+
+
+def time_limit(task: str) -> int | None:
+    """Steps after which a task says that it ends, without starting an emulator; None for no word.
+
+    Not all keep to it: LaneKeeping-v0 says 200 and goes on, gfootball ends one step later.
+    """
+    steps = envpool.make_spec(task).config.max_episode_steps
+    return steps if 0 < steps < NEVER else None  # 0: drawn with the mission (BabyAI)
 
 
 def is_atari(task: str) -> bool:

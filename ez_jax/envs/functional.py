@@ -10,7 +10,7 @@ import numpy as np
 from ez_jax.actions import Actions, Continuous, Discrete
 from ez_jax.config import EnvConfig
 from ez_jax.envs.spaces import learned_reward
-from ez_jax.observations import UNIT, check_image, is_image, to_frame
+from ez_jax.observations import UNIT, to_frame
 from ez_jax.types import Array, EnvSpec, PRNGKey, TimeStep
 
 
@@ -31,10 +31,10 @@ class Environment(Protocol):
     """One environment.
 
     Both functions are pure, work under `jit` and `vmap`, and never reset by themselves. Optional:
-    `bounds = (low, high)` of images of floats that leave [0, 1], `time_limit`, the steps after
-    which it truncates by itself, and `legal_actions(state) -> [A] bool`. Where actions are vectors
-    it has `action_size`, the number of their entries, in place of `num_actions`, and no
-    `legal_actions`.
+    `bounds = (low, high)` of images of floats and of drawn boards that leave [0, 1], `time_limit`,
+    the steps after which it truncates by itself, and `legal_actions(state) -> [A] bool`. Where
+    actions are vectors it has `action_size`, the number of their entries, in place of
+    `num_actions`, and no `legal_actions`.
     """
 
     num_actions: int
@@ -44,85 +44,6 @@ class Environment(Protocol):
 
     def step(self, state: Any, action: Array, key: PRNGKey) -> Step:
         """One step along `action []`, or `[action_size]` in [-1, 1]."""
-
-
-class ProtocolError(ValueError):
-    """An environment is not as `Environment` asks; the message says what came and what should."""
-
-
-def _shown(x: Any) -> str:
-    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
-
-
-def check_protocol(environment: Environment, name: str) -> None:
-    """Evaluates both functions abstractly: nothing is computed.
-
-    Raises:
-      ProtocolError: the first thing that is not as `Environment` asks.
-    """
-
-    def need(condition: bool, what: str, found: Any, expected: str) -> None:
-        if not condition:
-            raise ProtocolError(f"environment {name}: {what} is {found}; expected {expected}")
-
-    vectors, indices = (
-        getattr(environment, kind, None) is not None for kind in ("action_size", "num_actions")
-    )
-    need(
-        vectors != indices,
-        "what says which actions there are",
-        "num_actions and action_size" if vectors else "missing",
-        "num_actions for indices, or action_size for vectors",
-    )
-    name_of_count = "action_size" if vectors else "num_actions"
-    count: Any = getattr(environment, name_of_count)
-    whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
-    need(whole and count > 0, name_of_count, repr(count), "a positive int")
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    taken = actions_of(environment)
-    action = jax.ShapeDtypeStruct(taken.shape, taken.dtype)
-
-    def abstract(method: str, *args: Any) -> Any:
-        try:
-            return jax.eval_shape(getattr(environment, method), *args)
-        except Exception as error:  # whatever the environment raises
-            raise ProtocolError(
-                f"environment {name}: {method} cannot be compiled: "
-                + (str(error).strip().splitlines() or [type(error).__name__])[0]
-            ) from error
-
-    reset = abstract("reset", key)
-    need(isinstance(reset, Reset), "what reset returns", type(reset).__name__, "Reset")
-    step = abstract("step", reset.state, action, key)
-    need(isinstance(step, Step), "what step returns", type(step).__name__, "Step")
-    seen = reset.observation
-    need(
-        isinstance(seen, jax.ShapeDtypeStruct) and len(seen.shape) > 0,
-        "the observation of reset",
-        _shown(seen),
-        "one array with at least one axis",
-    )
-    after = step.observation
-    same = isinstance(after, jax.ShapeDtypeStruct) and (after.shape, after.dtype) == (
-        seen.shape,
-        seen.dtype,
-    )
-    need(same, "the observation of step", _shown(after), f"{_shown(seen)} as of reset")
-    for part, kinds, kind in (
-        ("reward", "fiu", "a number"),
-        ("terminated", "b", "a bool"),
-        ("truncated", "b", "a bool"),
-    ):
-        value = getattr(step, part)
-        good = hasattr(value, "shape") and value.shape == () and value.dtype.kind in kinds
-        need(good, part, _shown(value), f"{kind} of shape []")
-    before = jax.tree.map(_shown, reset.state), jax.tree.map(_shown, step.state)
-    need(before[0] == before[1], "the state of step", before[1], f"{before[0]} as of reset")
-    if hasattr(environment, "legal_actions"):
-        need(indices, "legal_actions", "there", "none of them beside action_size")
-        legal = abstract("legal_actions", reset.state)
-        good = getattr(legal, "shape", None) == (count,) and legal.dtype == bool
-        need(good, "what legal_actions returns", _shown(legal), f"bool[{count}]")
 
 
 class EnvState(NamedTuple):
@@ -146,7 +67,7 @@ def start(environment: Environment, keys: PRNGKey) -> tuple[EnvState, TimeStep]:
 
 
 def bounds(environment: Environment) -> tuple[float, float]:
-    """Of the environment's images of floats."""
+    """Of the environment's images of floats, and of boards."""
     return getattr(environment, "bounds", UNIT)
 
 
@@ -158,28 +79,16 @@ def legal_actions(environment: Environment, inner: Any) -> Array | None:
     return legal | ~jnp.any(legal, axis=1, keepdims=True)  # a final state may allow nothing
 
 
-def check_values(environment: Environment, key: PRNGKey, steps: int = 32) -> None:
-    """Plays a few random steps; raises `ValueError` where an image leaves its bounds.
+def _repeatable(environment: Environment, step: Step, action: Array) -> Array:
+    """Whether one environment can take the action of a step again: `[]` bool.
 
-    Nothing is played where observations are vectors, or bytes.
+    Not where the episode is over, nor where the action is legal no more.
     """
-    seen = jax.eval_shape(environment.reset, key).observation
-    if not is_image(seen.shape) or seen.dtype in ("uint8", "bool"):
-        return
-
-    def one(carry: Any, key: PRNGKey) -> tuple[Any, Array]:
-        action_key, step_key = jax.random.split(key)
-        action = actions_of(environment).random(action_key, 1, 1)[0][0]
-        step = environment.step(carry, action, step_key)
-        return step.state, step.observation
-
-    @jax.jit
-    def play(key: PRNGKey) -> Array:
-        first = environment.reset(key)
-        _, seen = jax.lax.scan(one, first.state, jax.random.split(key, steps))
-        return jnp.concatenate([first.observation[None], seen])
-
-    check_image(np.asarray(play(key)), bounds(environment))
+    going = ~(step.terminated | step.truncated)
+    if not hasattr(environment, "legal_actions"):
+        return going
+    legal = environment.legal_actions(step.state)
+    return going & (legal[action] | ~jnp.any(legal))  # as `legal_actions` has it
 
 
 class JaxEnvs:
@@ -195,8 +104,6 @@ class JaxEnvs:
         self, environment: Environment, config: EnvConfig, seeds: list[int], *, training: bool
     ):
         self._environment = environment
-        if training:
-            check_values(environment, jax.random.key(0))
         self._limit = config.max_episode_steps if training else config.eval_max_episode_steps
         self._config = config
         self._repeat = config.action_repeat
@@ -221,8 +128,8 @@ class JaxEnvs:
             for i in range(1, self._repeat):
                 more = self._environment.step(step.state, action, jax.random.fold_in(step_key, i))
                 more = more._replace(reward=step.reward + more.reward)
-                over = step.terminated | step.truncated
-                step = jax.tree.map(functools.partial(jnp.where, over), step, more)
+                stop = ~_repeatable(self._environment, step, action)
+                step = jax.tree.map(functools.partial(jnp.where, stop), step, more)
             fresh = self._environment.reset(reset_key)
             inner, observation = jax.tree.map(
                 lambda a, b: jnp.where(last, a, b), tuple(fresh), (step.state, step.observation)

@@ -92,10 +92,13 @@ def check(task: str, slots: int = 0) -> None:
     describe(task, 1, slots)
 
 
-def has_limit(task: str) -> bool:
-    """Whether the registered task ends after a number of steps."""
-    spec = _make(task).spec
-    return spec is not None and spec.max_episode_steps is not None
+def time_limit(task: str) -> int | None:
+    """Steps after which the registered task ends, None where none is registered.
+
+    `gymnasium.spec` knows less than `gymnasium.make`: no id without a version or with a module.
+    """
+    with contextlib.closing(_make(task)) as env:
+        return env.spec.max_episode_steps if env.spec is not None else None
 
 
 def _make(task: str) -> gymnasium.Env:

@@ -10,7 +10,7 @@ import numpy as np
 from envpool import registration
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs import drawing, functional
+from ez_jax.envs import checks, drawing, functional
 from ez_jax.envs import envpool as envpool_lib
 from ez_jax.envs import gymnasium as gymnasium_lib
 from ez_jax.envs.catch import Catch
@@ -80,7 +80,7 @@ def register(task: str, make_environment: Callable[[], Environment]) -> None:
     Raises:
       ProtocolError: it is not as `Environment` asks.
     """
-    functional.check_protocol(make_environment(), task)
+    checks.check_protocol(make_environment(), task)
     FUNCTIONAL[task] = make_environment
 
 
@@ -89,13 +89,15 @@ def make(config: EnvConfig, seeds: list[int], *, training: bool) -> Environments
 
     Raises:
       UnknownTask: no such id.
-      ValueError: actions or observations are of a kind that is not supported, or the library is
-        not installed.
+      ValueError: actions or observations are of a kind that is not supported, images or boards
+        leave their bounds, or the library is not installed.
     """
     if (environment := _pure(config)) is not None:
-        functional.check_protocol(environment, config.id)
+        checks.check_protocol(environment, config.id)
+        if training:
+            checks.check_values(environment)
         return JaxEnvs(environment, config, seeds, training=training)
-    check_task(config)
+    _check_on_host(config)
     if config.id.startswith(GYMNASIUM):
         task = config.id.removeprefix(GYMNASIUM)
         return gymnasium_lib.Gymnasium(task, config, seeds, training=training)
@@ -109,24 +111,34 @@ def describe(config: EnvConfig, stack: int) -> Description:
     if config.id.startswith(GYMNASIUM):
         task = config.id.removeprefix(GYMNASIUM)
         return Description(gymnasium_lib.describe(task, stack, config.action_slots), None)
-    check_task(config)
+    _check_on_host(config)
     return Description(envpool_lib.describe(config, stack), None)
 
 
-def has_limit(config: EnvConfig) -> bool:
-    """Whether a task ends its episodes by itself after a number of steps that is known."""
+def time_limit(config: EnvConfig) -> int | None:
+    """Agent steps after which a task says that it ends its episodes by itself.
+
+    None where it says nothing. The limits of the config do not matter.
+    """
     if (environment := _functional(config.id)) is not None:
-        return getattr(environment, "time_limit", None) is not None
-    if config.id.startswith(GYMNASIUM):
-        return gymnasium_lib.has_limit(config.id.removeprefix(GYMNASIUM))
-    return True  # all of EnvPool's have one
+        steps = getattr(environment, "time_limit", None)
+    elif config.id.startswith(GYMNASIUM):
+        steps = gymnasium_lib.time_limit(config.id.removeprefix(GYMNASIUM))
+    else:
+        steps = envpool_lib.time_limit(config.id)
+    repeat = 1 if is_atari(config.id) else config.action_repeat
+    return None if steps is None else -(-int(steps) // repeat)
 
 
 def check_task(config: EnvConfig) -> None:
     """Raises as `make` does, before anything is built, unless there is such a task."""
+    if _pure(config) is None:
+        _check_on_host(config)
+
+
+def _check_on_host(config: EnvConfig) -> None:
+    """`check_task` of what is not a pure environment."""
     task, slots = config.id, config.action_slots
-    if _pure(config) is not None:
-        return
     if task.startswith(GYMNASIUM):
         gymnasium_lib.check(task.removeprefix(GYMNASIUM), slots)
         return

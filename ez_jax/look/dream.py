@@ -18,7 +18,7 @@ class Dream(NamedTuple):
     start: int  # step of the game
     state: np.ndarray  # [K + 1, ...] latent: the encoded one, then predicted ones
     reward: np.ndarray  # [K] predicted
-    real_reward: np.ndarray  # [K] of the game, raw
+    real_reward: np.ndarray  # [K] of the game, as training sees them
     value: np.ndarray  # [K + 1] of these states
 
 

@@ -1,6 +1,6 @@
 """Evaluation: whole games, raw scores, one seed an episode.
 
-By default a greedy search without noise.
+By default a greedy search without noise; uniform random actions give the score of chance.
 """
 
 import csv
@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ez_jax.actions import Continuous
+from ez_jax.agent import acting
+from ez_jax.agent.budget import budget
 from ez_jax.agent.search import search
 from ez_jax.config import Config, replace
-from ez_jax.envs import Environments, has_limit, make
+from ez_jax.envs import Environments, make, time_limit
 from ez_jax.envs.seeds import evaluation_seeds
 from ez_jax.lowering import jit
 from ez_jax.networks import Network
@@ -40,6 +42,7 @@ class Episode(NamedTuple):
 class Evaluation(NamedTuple):
     episodes: list[Episode]
     actions: list[np.ndarray]  # of the first episode
+    simulations: int  # of each search, 0 where there was none
 
     @property
     def scores(self) -> np.ndarray:
@@ -86,12 +89,32 @@ def _act(
     ).action
 
 
+@functools.cache
+def _compiled_uniform(network: Network) -> Callable:
+    return jit(functools.partial(_draw, network))
+
+
+def _draw(network: Network, variables, stack, step, legal=None):
+    key = game_key(network, step, explore=True)
+    return acting.uniform(key, stack.shape[0], network.spec, 1, legal)[0]
+
+
 _push = jax.jit(push_frame)
 
 
 def make_evaluation_envs(config: Config, episodes: int) -> Environments:
     """Environments for so many games, with the seeds of `envs.seeds.evaluation_seeds`."""
     return make(config.env, evaluation_seeds(episodes), training=False)
+
+
+def longest_game(config: Config) -> int:
+    """Agent steps after which a game is cut, whatever its environment does.
+
+    The config's limit, or the task's own and one step: some end that late. Neither known:
+    `DEFAULT_LIMIT`.
+    """
+    own = time_limit(config.env)
+    return config.env.eval_max_episode_steps or (DEFAULT_LIMIT if own is None else own + 1)
 
 
 def evaluate(
@@ -102,14 +125,15 @@ def evaluate(
     episodes: int,
     simulations: int | None = None,
     explore: bool = False,
+    uniform: bool = False,
     sticky: float = 0.0,
     env: Environments | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Plays games side by side, one of each seed of `envs.seeds.evaluation_seeds`.
 
-    The seed draws the no-ops at the start. A game that nothing else ends is cut after
-    `DEFAULT_LIMIT` steps, which is said.
+    The seed draws the no-ops at the start. A game that its environment does not end is cut after
+    `longest_game`, which is said.
 
     Args:
       network: the model.
@@ -119,15 +143,25 @@ def evaluate(
       simulations: instead of the training's.
       explore: root noise and the last temperature of training, so that games differ. Greedy games
         of a deterministic task repeat a few trajectories.
+      uniform: instead of searches uniform actions, legal ones where the task says which are, from
+        a fixed key at each step.
       sticky: probability that an environment repeats its action of the step before (Machado et al.
-        2018, arXiv 1709.06009), drawn from the game's seed.
+        2018, arXiv 1709.06009) where that is legal, drawn from the game's seed.
       env: of `make_evaluation_envs`, to play in; only pure ones can be played in again.
       progress: called with steps done and games finished.
+
+    Raises:
+      ValueError: `uniform` beside what is asked of searches.
     """
+    if uniform and (explore or simulations):
+        raise ValueError("uniform actions need no search: no simulations and no exploring")
     env = env or make_evaluation_envs(config, episodes)
     spec = env.spec(config.env.stack)
+    made = budget(config.search, spec.num_actions or config.search.sampled_actions).simulations
+    made = 0 if uniform else simulations or made
     # The compiled program does not depend on the seed.
-    act = _compiled(network, replace(config, seed=0), simulations, explore)
+    plain = replace(config, seed=0)
+    act = _compiled_uniform(network) if uniform else _compiled(network, plain, simulations, explore)
     timestep = env.reset()
     stack = _push(
         jnp.zeros((episodes, *observation_shape(spec)), spec.frame_dtype),
@@ -136,9 +170,10 @@ def evaluate(
     )
     seeds = evaluation_seeds(episodes)
     dice = [np.random.default_rng(seed) for seed in seeds]
-    endless = not config.env.eval_max_episode_steps and not has_limit(config.env)
-    if endless:
-        print(f"{config.env.id} has no limit: games end after {DEFAULT_LIMIT:,} steps", flush=True)
+    limit, cut = longest_game(config), np.zeros(episodes, bool)
+    if not config.env.eval_max_episode_steps and time_limit(config.env) is None:
+        said = f"{config.env.id} has no limit that is known"
+        print(f"{said}: games end after {limit:,} steps at the latest", flush=True)
     progress = progress or Talk(episodes)
     before = np.zeros((episodes, *spec.actions.shape), spec.actions.dtype)
     score, length, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
@@ -147,6 +182,8 @@ def evaluate(
         action = np.array(act(variables, stack, int(length.max()), timestep.legal))
         if sticky:
             stuck = np.array([one.random() < sticky for one in dice]) & ~timestep.first
+            if timestep.legal is not None:
+                stuck &= np.asarray(timestep.legal)[np.arange(episodes), before]
             action = np.where(stuck.reshape(-1, *(1,) * (action.ndim - 1)), before, action)
             before = action
         if not over[0]:
@@ -154,12 +191,16 @@ def evaluate(
         timestep = env.step(action)
         score += np.where(over, 0, timestep.score)
         length += ~over
-        over |= timestep.game_over | (endless & (length >= DEFAULT_LIMIT))
+        cut |= ~over & ~timestep.game_over & (length >= limit)
+        over |= timestep.game_over | cut
         stack = _push(stack, timestep.frame, timestep.first)
         progress(int(length.max()), int(over.sum()))
+    if cut.any():
+        print(f"{cut.sum()} games did not end by themselves: cut after {limit:,} steps", flush=True)
     return Evaluation(
         [Episode(i, seeds[i], float(score[i]), int(length[i])) for i in range(episodes)],
         actions,
+        made,
     )
 
 
@@ -179,9 +220,10 @@ class Talk:
 
 
 def summary(config: Config, evaluation: Evaluation) -> dict[str, Any]:
-    """Mean, median and human-normalised score of an evaluation.
+    """Mean, median and human-normalised score of an evaluation, and simulations of its searches.
 
-    The last is None where the games were not whole: cut before 108,000 frames (Mnih et al. 2015).
+    The normalised score is None where the games were not whole: cut before 108,000 frames (Mnih et
+    al. 2015).
     """
     game, scores = game_name(config), evaluation.scores
     random, human = RANDOM_HUMAN.get(game, (None, None))
@@ -192,6 +234,7 @@ def summary(config: Config, evaluation: Evaluation) -> dict[str, Any]:
         "eval_median": float(np.median(scores)),
         "eval_episodes": len(scores),
         "eval_distinct": len(set(scores.tolist())),
+        "eval_simulations": evaluation.simulations,
         "human_normalized": human_normalized(game, float(scores.mean())) if whole else None,
         "random_score": random,
         "human_score": human,

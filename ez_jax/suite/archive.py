@@ -1,8 +1,9 @@
 """Results of runs in a few files that a repository can hold, and that `results` reads again.
 
 `runs.json` has settings and result of each run, a line each; `episodes.csv` the return of each
-game that was played with final parameters; `metrics.jsonl.gz` the lines of metrics. Variant, task
-and seed tell runs apart in all of them. Work directories are not named.
+game that was played with final parameters, or at random (mode `uniform`); `metrics.jsonl.gz` the
+lines of metrics. Variant, task and seed tell runs apart in all of them. Work directories are not
+named.
 """
 
 import csv
@@ -66,7 +67,7 @@ def archive(sets: Sets, output: Path, every: int = 1) -> list[Key]:
     rows = [row | {"task": key.task} for key, row in old if key not in added]
     lines = [row for row in _read_lines(metrics) if _key(row, tasks) not in added]
     for key, run in added.items():
-        rows += _episodes(key, run.metrics)
+        rows += _episodes(key, run)
         mine = read_metrics(run.metrics).get("", [])
         lines += [key._asdict() | _six(row) for row in mine[:-1:every] + mine[-1:]]
     # In whole files, the one that names the runs last.
@@ -85,10 +86,17 @@ def _key(row: dict[str, Any], tasks: dict[str, str], seed: str = "seed") -> Key:
     return Key(variant, row.get("task") or tasks.get(variant, ""), int(row.get(seed) or 0))
 
 
-def _episodes(key: Key, workdir: Path) -> list[dict[str, Any]]:
-    """Games of a run: its own, and those of `evaluate.py`."""
+def _episodes(key: Key, run: Run) -> list[dict[str, Any]]:
+    """Games of a run: its own, and those of `evaluate.py`.
+
+    Without those of parameters from before it was extended.
+    """
     found = []
-    for path in sorted(workdir.glob("eval*.csv")):
+    for path in (run.metrics / f"{GREEDY}.csv", *sorted(run.metrics.glob("evaluate-*.csv"))):
+        summary = path.with_suffix(".json")
+        updates = read_json(summary).get("updates") if summary.exists() else None
+        if updates is not None and updates != run.result.get("updates"):
+            continue
         mode = "greedy" if path.stem == GREEDY else path.stem.removeprefix("evaluate-")
         about = {"variant": key.variant, "task": key.task, "run_seed": key.seed, "mode": mode}
         found += [about | row for row in _read_csv(path)]

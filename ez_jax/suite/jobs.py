@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ez_jax.config import Config, differences, replace, to_dict
-from ez_jax.runner.workdir import read_json
+from ez_jax.config import Config, differences, to_dict
+from ez_jax.runner.workdir import read_json, to_config
 from ez_jax.suite.claims import Claims
 
 OUTPUT = "output.txt"
 """What a run prints, in its work directory."""
 SETTINGS = "settings.json"
 """Settings of all seeds of a set's task, in the folder above them."""
+SCORED = ("eval_episodes", "eval_simulations")
+"""Settings of the section `run` that change scores; the others change no number."""
 
 
 class Job(NamedTuple):
@@ -79,13 +81,15 @@ def agree(jobs: Sequence[Job]) -> None:
     Raises:
       ValueError: the folder holds runs of other settings; names the fields.
     """
-    wanted = {job.workdir.parent: to_dict(replace(job.config, seed=0)) for job in jobs}
+    wanted = {job.workdir.parent: _common(to_dict(job.config)) for job in jobs}
     for folder, settings in wanted.items():
-        settings.pop("run")  # changes no number
         path = folder / SETTINGS
         if path.exists():
-            saved = read_json(path)
-            if found := differences(saved, json.loads(json.dumps(settings))):
+            saved = {"run": settings["run"]} | read_json(path)  # older ones do not tell these
+            with contextlib.suppress(ValueError):  # of another version: the fields tell
+                # A field that is newer than the set has its default.
+                saved = _common(to_dict(to_config(saved)))
+            if found := differences(saved, settings):
                 raise ValueError(f"{folder} holds runs with other settings: " + "; ".join(found))
     for folder, settings in wanted.items():
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +97,11 @@ def agree(jobs: Sequence[Job]) -> None:
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(settings, indent=1) + "\n")
         temporary.replace(path)
+
+
+def _common(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of the settings of a run those that all seeds of a set must have."""
+    return settings | {"seed": 0, "run": {name: settings["run"][name] for name in SCORED}}
 
 
 def work(

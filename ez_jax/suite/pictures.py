@@ -105,8 +105,12 @@ def curves_picture(
         axis.set(title=f"{task}: {TITLES.get(name, name)}", xlabel="environment steps")
         axis.title.set_fontsize(9)
         axis.grid(alpha=0.3)
-    if drawn := [axis for axis in axes if axis.lines]:
-        drawn[0].legend(fontsize=8)
+    # No panel need have all of them.
+    lines = [axis.get_legend_handles_labels() for axis in axes]
+    handles = {label: line for pair in lines for line, label in zip(*pair)}
+    if known := [label for label in metrics if label in handles]:
+        shown = [handles[label] for label in known]
+        figure.legend(shown, known, loc="outside lower center", ncols=3, fontsize=8)
     save(figure, path)
 
 

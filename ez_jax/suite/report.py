@@ -90,7 +90,12 @@ def improvement_table(sets: Sets, kind: str) -> str:
 
 
 def _has(runs: Sequence[Run], task: str) -> bool:
-    return any(run.task == task for run in runs)
+    return any(run.task == task and run.whole for run in runs)
+
+
+def _cut(sets: Sets) -> list[tuple[str, Run]]:
+    """Runs whose games were cut, each with its set."""
+    return [(name, run) for name, runs in sets.items() for run in runs if not run.whole]
 
 
 def runs_table(sets: Sets) -> str:
@@ -152,6 +157,8 @@ def write(sets: Sets, output: Path, panels: Sequence[str] = ("episode_return",))
         "",
         scores_table(sets),
     ]
+    if cut := [f"{name}: {run.task}, seed {run.seed}" for name, run in _cut(sets)]:
+        lines += ["", f"Left out of what is normalised, their games cut short: {'; '.join(cut)}."]
     for kind in units_of(sets):
         lines += _aggregates_section(sets, kind, output)
     if metrics:

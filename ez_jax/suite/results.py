@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ez_jax.envs import is_control
+from ez_jax.config import EnvConfig
+from ez_jax.envs import is_control, time_limit
 from ez_jax.runner.scores import human_normalized
 from ez_jax.runner.workdir import read_json
 
@@ -25,6 +26,7 @@ class Run(NamedTuple):
     source: str  # where it stands
     metrics: Path  # its lines of metrics, for `metrics.read_metrics`,
     which: Mapping[str, Any] = {}  # and which of them, in an archive
+    whole: bool = True  # its games were not cut short
 
 
 class Scores(NamedTuple):
@@ -76,22 +78,42 @@ def finished_in(folder: Path) -> Sets:
             if saved["result"] is not None:
                 source = f"{folder.name}/{RUNS}, {saved['variant']}"
                 which = {"variant": saved["variant"], "task": saved["result"]["game"]}
-                run = _run(saved["result"], source, folder / METRICS, which)
+                result, config = saved["result"], saved.get("config") or {}
+                run = _run(result, config, source, folder / METRICS, which)
                 found.setdefault(saved["variant"], []).append(run)
         return found
     for path in sorted(folder.glob("**/result.json")):
         result = read_json(path)
         if "eval_mean" in result:  # a run whose games were not played has no score
-            run = _run(result, str(path.relative_to(folder.parent)), path.parent)
+            config = path.with_name("config.json")
+            settings = read_json(config) if config.exists() else {}
+            run = _run(result, settings, str(path.relative_to(folder.parent)), path.parent)
             found.setdefault(folder.resolve().name, []).append(run)
     return found
 
 
 def _run(
-    result: dict[str, Any], source: str, metrics: Path, which: Mapping[str, Any] | None = None
+    result: dict[str, Any],
+    config: dict[str, Any],
+    source: str,
+    metrics: Path,
+    which: Mapping[str, Any] | None = None,
 ) -> Run:
-    score = result["eval_mean"]
-    return Run(result["game"], result["seed"], score, result, source, metrics, which or {})
+    task, score = result["game"], result["eval_mean"]
+    whole = _whole(result, config.get("env", {}))
+    return Run(task, result["seed"], score, result, source, metrics, which or {}, whole)
+
+
+def _whole(result: dict[str, Any], env: dict[str, Any]) -> bool:
+    """Whether the games of a run were not cut, as far as its result and its settings tell."""
+    task = result["game"]
+    if human_normalized(task, 0.0) is not None:
+        return result.get("human_normalized", 0.0) is not None
+    limit = env.get("eval_max_episode_steps", 0)
+    if not limit or not is_control(task):
+        return True
+    own = time_limit(EnvConfig(id=task, action_repeat=env.get("action_repeat", 1)))
+    return own is None or limit >= own
 
 
 def tasks_of(sets: Sets) -> list[str]:
@@ -118,16 +140,20 @@ def normalised(task: str, score: float) -> float:
 
 
 def units_of(sets: Sets) -> list[str]:
-    """Units whose scores can be averaged: those of tasks with a scale, or of one task alone."""
-    tasks = tasks_of(sets)
+    """Units whose scores can be averaged: those of tasks with a scale, or of one task alone.
+
+    Runs whose games were cut do not count.
+    """
+    tasks = sorted({run.task for runs in sets.values() for run in runs if run.whole})
     found = sorted({unit(task) for task in tasks})
     return [u for u in found if u != "return" or sum(unit(t) == u for t in tasks) == 1]
 
 
 def scores(runs: Sequence[Run], tasks: Sequence[str]) -> Scores:
-    """Normalised scores of those of `tasks` that a set has."""
+    """Normalised scores of those of `tasks` that a set has, without runs whose games were cut."""
     by_task = {
-        task: [normalised(task, run.score) for run in runs if run.task == task] for task in tasks
+        task: [normalised(task, run.score) for run in runs if run.task == task and run.whole]
+        for task in tasks
     }
     by_task = {task: values for task, values in by_task.items() if values}
     most = max(map(len, by_task.values()), default=0)

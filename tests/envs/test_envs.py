@@ -39,6 +39,37 @@ def test_time_out_ends_the_episode_but_keeps_the_discount():
     assert all(s.discount[0] == 1 for s in steps)
 
 
+def test_a_time_limit_that_envpool_does_not_keep():
+    """Tours of four cities, while the game beside it ends by a city taken twice: each as alone."""
+    config = EnvConfig(id="TSP-v1", clip_rewards=False, max_episode_steps=4)
+    visits = [[0, 0], [1, 0], [2, 0], [3, 0], [9, 5], [0, 5], [1, 6], [2, 5], [3, 7], [0, 1]]
+
+    def rollout(seeds, actions):
+        env = EnvPool(config, seeds, training=True)
+        first = env.reset()
+        return first, [env.step(np.array(action)) for action in actions]
+
+    first, steps = rollout([3, 4], visits)
+    assert [s.last.tolist() for s in steps] == [
+        [i in (3, 8), i in (1, 5)] for i in range(len(visits))
+    ]
+    assert [s.first.tolist() for s in steps] == [
+        [i in (4, 9), i in (2, 6)] for i in range(len(visits))
+    ]
+    # A time-out bootstraps; a city taken twice does not.
+    assert steps[3].discount[0] == 1 and steps[3].game_over[0] and steps[1].discount[1] == 0
+    assert steps[4].reward[0] == 0 and np.any(steps[4].frame[0] != first.frame[0])
+    for lane, seed in enumerate((3, 4)):
+        _, alone = rollout([seed], [[action[lane]] for action in visits])
+        for one, both in zip(alone, steps):
+            for mine, theirs in zip(one[:-1], both[:-1]):
+                np.testing.assert_array_equal(mine[0], theirs[lane])
+    # Where the table has no limit at all, and all games are cut together.
+    cliff = EnvPool(EnvConfig(id="CliffWalking-v1", max_episode_steps=4), [0, 1], training=True)
+    frames = [step.frame.argmax(1).tolist() for step in play(cliff, lambda i: np.zeros(2, int), 6)]
+    assert frames == [[24, 24], [12, 12], [0, 0], [0, 0], [36, 36], [24, 24]]
+
+
 def test_ignored_step_does_not_use_its_action():
     config = EnvConfig(id="CartPole-v1", max_episode_steps=5)
     pools = [EnvPool(config, [7], training=True) for _ in range(2)]

@@ -201,6 +201,32 @@ def test_time_limit(training, limit):
     assert lane(steps, 1).discount.tolist() == [float(i != limit - 1) for i in range(15)]
 
 
+class Corridor:
+    """Step k allows all actions but k % 3; an illegal one ends the episode with -1."""
+
+    num_actions = 3
+
+    def legal_actions(self, state):
+        return jnp.arange(3) != state % 3
+
+    def reset(self, key):
+        return Reset(jnp.zeros((), jnp.int32), jnp.zeros(2))
+
+    def step(self, state, action, key):
+        wrong = action == state % 3
+        seen = jnp.full(2, state + 1.0)
+        return Step(state + 1, seen, jnp.where(wrong, -1.0, 1.0), wrong, jnp.zeros((), bool))
+
+
+def test_an_action_is_repeated_while_it_is_legal():
+    """Four steps at most: action 1 is legal once, action 2 twice."""
+    env = JaxEnvs(Corridor(), EnvConfig(action_repeat=4, **RAW), [0, 1], training=True)
+    env.reset()
+    step = env.step(np.array([1, 2]))
+    assert step.frame[:, 0].tolist() == [1, 2] and step.score.tolist() == [1, 2]
+    assert not step.last.any()
+
+
 def test_no_time_limit_of_the_task_own_is_added():
     assert not play(
         JaxEnvs(Script(), EnvConfig(**RAW), [0], training=False), np.zeros((60, 1), int)

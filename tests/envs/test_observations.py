@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs import JaxEnvs
+from ez_jax.envs import JaxEnvs, register
+from ez_jax.envs.checks import check_values
 from ez_jax.envs.drawn import Drawn, draw
 from ez_jax.envs.functional import Reset, Step
 from ez_jax.envs.registry import FUNCTIONAL, make
@@ -93,8 +94,10 @@ class Glow:
 
 
 def test_images_of_pure_environments_are_looked_at_before_a_run():
+    register("test/Glow", Glow)
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\], not in \[0, 8\]"):
-        JaxEnvs(Glow(), EnvConfig(**RAW), [0], training=True)
+        make(EnvConfig(id="test/Glow", **RAW), [0], training=True)
+    check_values(Glow(bounds=(0.0, 10.0)))
     env = JaxEnvs(Glow(bounds=(0.0, 10.0)), EnvConfig(**RAW), [0], training=True)
     assert env.spec(1).frame_shape == (16, 20, 1)
     env.reset()
@@ -121,6 +124,32 @@ def test_drawn_boards():
     assert (cells == cells[..., :1]).all()
     assert cells[..., 0].tolist() == [[0, 128, 0, 0], [0, 0, 0, 255]]
     assert draw(jnp.ones((10, 5), bool)).shape == (40, 20, 1)
+
+
+class Short(Glow):
+    """Ends in full light."""
+
+    def step(self, state, action, key):
+        step = super().step(state, action, key)
+        return step._replace(truncated=step.state >= 1)
+
+
+def test_values_of_drawn_boards():
+    """They lie in the environment's bounds, which is looked at before a run: bytes would wrap."""
+    board = jnp.array([[-1.0, 0.0], [1.0, 9.0]])
+    assert np.asarray(draw(board, (-1.0, 1.0)))[::8, ::8, 0].tolist() == [[0, 128], [255, 255]]
+    assert np.asarray(draw(board))[::8, ::8, 0].tolist() == [[0, 0], [255, 255]]
+    env = JaxEnvs(Drawn(Glow((4, 4), bounds=(0.0, 10.0))), EnvConfig(**RAW), [0], training=True)
+    env.reset()
+    assert [env.step(np.array([0])).frame.max() for _ in range(4)] == [6, 13, 19, 26]
+    check_values(Drawn(Glow((4, 4), bounds=(0.0, 10.0))))
+    check_values(Drawn(Short((4, 4))))  # what lies behind its end is never seen
+    register("test/Board", lambda: Glow((4, 4)))
+    with pytest.raises(ValueError, match=r"boards to be drawn must lie in \[0, 1\], not in \[0, 8"):
+        make(EnvConfig(id="drawn/test/Board", **RAW), [0], training=True)
+    register("test/Pushed", lambda: Glow((4, 4), num_actions=None, action_size=1))
+    with pytest.raises(ValueError, match="boards to be drawn must lie in"):
+        make(EnvConfig(id="drawn/test/Pushed", action_slots=3, **RAW), [0], training=True)
 
 
 def test_a_drawn_task_is_the_task():

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import pytest
 
 from ez_jax.envs import ProtocolError, register
-from ez_jax.envs.functional import Reset, Step, check_protocol
+from ez_jax.envs.checks import check_protocol
+from ez_jax.envs.functional import Reset, Step
 from ez_jax.envs.registry import FUNCTIONAL
 
 

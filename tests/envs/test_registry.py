@@ -6,7 +6,7 @@ import pytest
 from envpool import registration
 
 from ez_jax.config import EnvConfig
-from ez_jax.envs import UnknownTask, check_task, dmc_task, make, registry
+from ez_jax.envs import UnknownTask, check_task, dmc_task, make, registry, time_limit
 
 RAW = dict(clip_rewards=False, max_episode_steps=0, eval_max_episode_steps=0)
 
@@ -57,6 +57,24 @@ def test_refusals_are_one_line_before_any_work(monkeypatch, task, message):
 )
 def test_what_is_supported_is_not_refused(task):
     check_task(EnvConfig(id=task))
+
+
+@pytest.mark.parametrize(
+    "task, steps",
+    [
+        ("CliffWalking-v1", None),  # in agent steps, which take two of the environment's
+        ("CartPole-v1", 250),
+        ("WalkerWalk-v1", 500),
+        ("BabyAI-GoToRedBall-v0", None),
+        ("Pong-v5", 27_000),
+        ("jax/Catch", 5),
+        ("drawn/jax/Catch", 5),
+        ("gymnasium/CartPole-v1", 250),
+        ("gymnasium/CliffWalking-v1", None),
+    ],
+)
+def test_the_limit_that_a_task_says_it_has(task, steps):
+    assert time_limit(EnvConfig(id=task, action_repeat=2)) == steps
 
 
 def test_all_of_deepmind_control_is_supported_but_what_is_unbounded():

@@ -1,13 +1,16 @@
-"""Evaluation: games that never end, actions that stick, scores that cannot be compared, videos."""
+"""Evaluation: games that never end, actions that stick or are uniform, scores that cannot be
+compared, videos.
+"""
 
 import itertools
+import json
 
 import imageio.v2 as imageio
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny import BREAKOUT, CATCH
+from helpers.tiny import BREAKOUT, CATCH, ROOT, load_script
 
 from ez_jax.config import replace
 from ez_jax.envs import describe, register
@@ -52,6 +55,22 @@ class Pushed(Long):
         return step._replace(reward=action[0])
 
 
+class Corridor:
+    """Step k allows all actions but k % 3; an illegal one ends the game with -1."""
+
+    num_actions, time_limit = 3, 7
+
+    def legal_actions(self, state):
+        return jnp.arange(3) != state % 3
+
+    def reset(self, key):
+        return Reset(jnp.zeros((), jnp.int32), jnp.zeros(2))
+
+    def step(self, state, action, key):
+        wrong = action == state % 3
+        return Step(state + 1, jnp.zeros(2), jnp.where(wrong, -1.0, 0.0), wrong, state >= 6)
+
+
 @pytest.fixture
 def endless():
     register("test/Endless", Endless)
@@ -64,7 +83,9 @@ def test_a_game_that_nothing_ends_is_cut_and_this_is_said(endless, monkeypatch, 
     monkeypatch.setattr(evaluation, "DEFAULT_LIMIT", 12)
     found = evaluate(*endless, episodes=2)
     assert [episode.length for episode in found.episodes] == [12, 12] and len(found.actions) == 12
-    assert "test/Endless has no limit: games end after 12 steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "test/Endless has no limit that is known: games end after 12 steps" in said
+    assert "2 games did not end by themselves: cut after 12 steps" in said
     network, config, variables = endless
     # A limit of the task's own counts, whatever its length.
     register("test/Endless", lambda: Long())
@@ -73,7 +94,30 @@ def test_a_game_that_nothing_ends_is_cut_and_this_is_said(endless, monkeypatch, 
     config = replace(config, env__eval_max_episode_steps=5)
     found = evaluate(network, config, variables, episodes=2)
     assert [episode.length for episode in found.episodes] == [5, 5]
-    assert "no limit" not in capsys.readouterr().out
+    assert not capsys.readouterr().out
+
+
+def bare(task, **changes):
+    """A network of a task for uniform play, which asks nothing of its variables."""
+    config = replace(CATCH, env__id=task, env__eval_max_episode_steps=0, **changes)
+    return Network(config.network, describe(config.env, config.env.stack).spec), config, None
+
+
+def test_games_that_the_environment_should_have_ended(monkeypatch, capsys):
+    """A limit that a task says it has and does not keep: cut one step later; tables without one."""
+    register("test/Endless", lambda: Endless())
+    monkeypatch.setattr(evaluation, "time_limit", lambda env: 6)
+    found = evaluate(*bare("test/Endless"), episodes=2, uniform=True)
+    assert [episode.length for episode in found.episodes] == [7, 7]
+    said = capsys.readouterr().out
+    assert "2 games did not end by themselves: cut after 7 steps" in said and "known" not in said
+    monkeypatch.undo()
+    monkeypatch.setattr(evaluation, "DEFAULT_LIMIT", 12)
+    for limit, length in ((0, 12), (5, 5)):
+        network, config, _ = bare("CliffWalking-v1")
+        config = replace(config, env__eval_max_episode_steps=limit)
+        found = evaluate(network, config, None, episodes=2, uniform=True)
+        assert [episode.length for episode in found.episodes] == [length] * 2
 
 
 def test_a_long_evaluation_says_how_far_it_is(endless, monkeypatch, capsys):
@@ -98,10 +142,64 @@ def test_actions_that_stick(endless):
     assert stuck == again != free
     repeats = np.mean(np.diff(stuck.actions) == 0)
     assert repeats > np.mean(np.diff(free.actions) == 0)
+    assert free.simulations == stuck.simulations == config.search.num_simulations
+
+
+def test_uniform_actions():
+    """Those of a fixed key at each step; a reward is an action of 0, 1 or 2."""
+    register("test/Long", Long)
+    found = evaluate(*bare("test/Long"), episodes=3, uniform=True)
+    keys = [jax.random.fold_in(jax.random.key(0), step) for step in range(20)]
+    drawn = np.stack([jax.random.randint(key, (3,), 0, 3) for key in keys])
+    assert found.scores.tolist() == drawn.sum(axis=0).tolist()
+    assert np.array(found.actions).tolist() == drawn[:, 0].tolist()
+    assert found.simulations == 0 and summary(CPU, found)["eval_simulations"] == 0
+    register("test/Pushed", Pushed)
+    pushes = np.array(evaluate(*bare("test/Pushed"), episodes=2, uniform=True).actions)
+    assert pushes.shape == (20, 1) and len(set(pushes.ravel())) == 20
+    assert np.abs(pushes).max() < 1 and np.ptp(pushes) > 1
+    for asked in (dict(explore=True), dict(simulations=4)):
+        with pytest.raises(ValueError, match="uniform actions need no search"):
+            evaluate(*bare("test/Long"), episodes=1, uniform=True, **asked)
+
+
+@pytest.mark.parametrize("sticky", [0.0, 0.9])
+def test_only_legal_actions_are_drawn_and_stick(sticky):
+    register("test/Corridor", Corridor)
+    found = evaluate(*bare("test/Corridor"), episodes=16, uniform=True, sticky=sticky)
+    assert [(episode.score, episode.length) for episode in found.episodes] == [(0.0, 7)] * 16
+    assert all(action != step % 3 for step, action in enumerate(found.actions))
+
+
+def test_simulations_that_were_made():
+    """EfficientZero-V2's budget by the number of actions, 4 for three; or what is asked for."""
+    register("test/Long", Long)
+    counted = dict(search__by_action_count=True, search__num_simulations=2)
+    network, config, _ = bare("test/Long", **counted)
+    variables = init_variables(network, jax.random.key(0))
+    for asked, made in ((None, 4), (3, 3)):
+        played = evaluate(network, config, variables, episodes=1, simulations=asked)
+        assert played.simulations == made == summary(config, played)["eval_simulations"]
+
+
+def test_the_score_of_chance_by_command(tmp_path, capsys):
+    script, model = load_script("evaluate"), ROOT / "experiments" / "models" / "catch"
+    words = [f"--workdir={model}", "--episodes=4", "--uniform"]
+    assert script.main([*words, f"--output={tmp_path / 'chance'}"]) == 0
+    told = json.loads((tmp_path / "chance.json").read_text())
+    assert told["uniform"] and told["simulations"] == told["eval_simulations"] == 0
+    games = (tmp_path / "chance.csv").read_text().splitlines()[1:]
+    returns = [float(game.split(",")[2]) for game in games]
+    assert len(returns) == 4 and told["eval_mean"] == np.mean(returns) < 1
+    args = script.tyro.cli(script.Args, args=[*words, "--episodes=32"])
+    assert script.default_name(args) == "evaluate-32-uniform"
+    for more in ("--explore", "--simulations=8"):
+        assert script.main([*words, more]) == 2
+        assert "leave out --explore and --simulations" in capsys.readouterr().err
 
 
 def found(score):
-    return Evaluation([Episode(0, 1_000_000, score, 100)], [0])
+    return Evaluation([Episode(0, 1_000_000, score, 100)], [0], 8)
 
 
 def test_vectors_are_drawn_anew_at_each_step():

@@ -69,6 +69,25 @@ def test_an_archive_holds_runs_games_and_metrics(runs, tmp_path):
     assert [[row["seed"] for row in rows] for rows in curves] == [3 * [0], 3 * [1]]
 
 
+def test_games_of_other_parameters_stay_out(runs, tmp_path):
+    """Of a run that was extended: its first result, and what `evaluate.py` played before."""
+    workdir = runs / "Pong" / "seed0"
+    result = json.loads((workdir / "result.json").read_text()) | {"updates": 900}
+    (workdir / "result.json").write_text(json.dumps(result))
+    game = "episode,seed,return,length\n0,7,0.5,8\n"
+    for name, updates in (
+        ("eval-4000", None),
+        ("evaluate-2-sticky0_25", 400),
+        ("evaluate-2-uniform", 900),
+    ):
+        (workdir / f"{name}.csv").write_text(game)
+        if updates:
+            (workdir / f"{name}.json").write_text(json.dumps({"updates": updates}))
+    archive(collect([workdir], "cpu"), tmp_path / "kept")
+    _, games, _ = read(tmp_path / "kept")
+    assert [game["mode"] for game in games] == ["greedy", "2-explore", "2-uniform"]
+
+
 def test_runs_are_added_and_replaced(runs, tmp_path):
     kept = tmp_path / "kept"
     archive(collect([runs]), kept)

@@ -102,6 +102,32 @@ def test_returns_of_several_tasks_are_not_averaged(tmp_path):
     assert "## Over tasks: return" in page and "optimality gap" not in page
 
 
+def test_games_cut_short_are_not_normalised(atari, tmp_path):
+    """By the result of a game of Atari, by the limit of a task of DeepMind Control (500 decisions);
+    and that is said."""
+    finish(atari / "whole" / "cut", "Pong", 7, 20.0, human_normalized=None)
+    finish(atari / "cut" / "Pong", "Pong", 0, 20.0, human_normalized=None)
+    for seed, limit in ((0, 100), (1, 500), (2, 0)):
+        folder = tmp_path / "walker" / f"seed{seed}"
+        finish(folder, "WalkerWalk-v1", seed, 900.0 if seed else 10.0)
+        env = {"eval_max_episode_steps": limit, "action_repeat": 2}
+        (folder / "config.json").write_text(json.dumps({"env": env}))
+    sets = collect([atari / name for name in ("whole", "without", "cut", "walker")])
+    assert [run.whole for run in sets["walker"]] == [False, True, True]
+    assert scores(sets["whole"], ["Breakout", "Pong"]).values.shape == (3, 2)
+    assert not scores(sets["cut"], ["Pong"]).tasks
+    assert scores(sets["walker"], ["WalkerWalk-v1"]).values.tolist() == [[0.9], [0.9]]
+    page = report.write(sets, atari / "report").read_text()
+    assert "| whole | 2 | 6 | 0.5 [" in page and "| walker | 1 | 2 | 0.9 [" in page
+    assert "| cut | " not in page.partition("## Over tasks")[2].partition("## Runs")[0]
+    said = "games cut short: whole: Pong, seed 7; cut: Pong, seed 0; walker: WalkerWalk-v1, seed 0."
+    assert said in page
+    # Nothing else: no aggregates.
+    alone = collect([atari / "cut"])
+    assert units_of(alone) == []
+    assert "Over tasks" not in report.write(alone, atari / "alone").read_text()
+
+
 def test_refusals(atari, capsys):
     script = load_script("report")
     assert script.main(["--sets", str(atari / "nothing")]) == 2
@@ -137,6 +163,7 @@ def test_variants_of_an_archive_are_sets(tmp_path):
         {"variant": name, "seed": seed, "result": {"game": "Pong", "seed": seed, "eval_mean": 1.0}}
         for name, seed in (("a", 1), ("a", 0), ("b", 0))
     ]
+    runs[0]["result"]["human_normalized"] = None
     runs.append({"variant": "stopped", "seed": 0, "config": {}, "result": None})
     (tmp_path / "runs.json").write_text(json.dumps(runs))
     with gzip.open(tmp_path / "metrics.jsonl.gz", "wt") as file:
@@ -145,6 +172,7 @@ def test_variants_of_an_archive_are_sets(tmp_path):
                 row = {"variant": name, "seed": seed, "updates": updates, "x": 10 * seed + updates}
                 file.write(json.dumps(row) + "\n")
     found = collect([tmp_path])
+    assert [run.whole for run in found["a"]] == [True, False]
     curves = report._metrics(found)
     assert [[row["x"] for row in rows] for rows in curves["a"]["Pong"]] == [[1, 2], [11, 12]]
     assert [[row["variant"] for row in rows] for rows in curves["b"]["Pong"]] == [["b", "b"]]
@@ -164,6 +192,20 @@ def test_archives_are_read(tmp_path):
     assert "puct_search" in page and (tmp_path / "curves.png").read_bytes().startswith(PNG)
     runs = json.loads((folder / "runs.json").read_text())
     assert page.count("cartpole_ablation/runs.json") == len(runs)
+
+
+def test_one_legend_names_all_sets(monkeypatch):
+    """Also those that have no run of the first task; not those without any curve."""
+    rows = [{"env_steps": i, "episode_return": float(i)} for i in range(3)]
+    sets = {"a": {"Boxing": [rows]}, "b": {"Pong": [rows, rows]}, "c": {"Pong": [[]]}}
+    figures = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path: figures.append(figure))
+    panels = [("Boxing", "episode_return"), ("Pong", "episode_return")]
+    pictures.curves_picture(sets, panels, None)
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert [line.get_color() for line in legend.get_lines()] == ["C0", "C1"]
+    assert all(axis.get_legend() is None for axis in figures[0].axes)
 
 
 def test_curves_of_seeds():

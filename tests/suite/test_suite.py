@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
+import jax
 import pytest
 from helpers.tiny import command, load_script
 
@@ -23,8 +25,14 @@ SMALL += "--run.eval-episodes=2 --search.num-simulations=2"
 
 
 @pytest.fixture
-def suite():
-    return load_script("suite")
+def suite(monkeypatch):
+    """The command, on a machine without an accelerator."""
+    script = load_script("suite")
+    monkeypatch.setattr(script, "backend", lambda: "cpu")
+    jax.devices()  # those of the other tests
+    before = jax.config.jax_platforms
+    yield script
+    jax.config.update("jax_platforms", before)
 
 
 def listed(suite, *words):
@@ -79,12 +87,59 @@ def test_the_benchmark_and_the_studies(suite):
         ("--tasks jax/Catch --switch env.num-envs=0", "env.num-envs=0 is out of range"),
         ("--tasks jax/Catch --study=prats", "must be one of paper, parts, speed"),
         ("--tasks jax/Catch --jobs=0", "must be at least 1"),
+        ("--tasks Pong --hours=1", "give --network.channels and --cycle.updates-per-act"),
+        ("--tasks Pong --switch hours=1", "give --network.channels and --cycle.updates-per-act"),
+        ("--tasks jax/Catch --import not_there", "cannot import not_there"),
         ("--tasks --dry-run", "at least one task"),
     ],
 )
 def test_bad_input_is_refused_before_any_run(suite, tmp_path, capsys, words, message):
     assert suite.main([*words.split(), f"--workdir={tmp_path / 'new'}"]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind, presets", [("cpu", ("cpu", "dmc-cpu")), ("tpu", ("paper", "dmc"))])
+def test_auto_is_resolved_once(suite, monkeypatch, kind, presets):
+    """From the devices that the runs will have, which this process leaves alone."""
+    asked = []
+    monkeypatch.setattr(suite, "backend", lambda: asked.append(0) or kind)
+
+    def never():
+        raise AssertionError("the accelerator was opened")
+
+    monkeypatch.setattr(jax, "default_backend", never)
+    found = listed(suite, "--tasks", "Pong", "walker-walk", "jax/Catch", "--switch", "loss.value=1")
+    assert {job.set for job in found} == {"auto", "auto-loss.value=1"} and asked
+    for job in found:
+        chosen = [word for word in job.command if word.startswith("--preset")]
+        names = dict(zip(("Pong", "walker-walk"), presets))
+        assert chosen == [f"--preset={names[job.task]}"] if job.task in names else not chosen
+    pong = suite.replace(PRESETS[presets[0]], env__id="Pong-v5")
+    assert found[0].config == pong
+
+
+def test_another_process_tells_which_devices_there_are(monkeypatch):
+    script = load_script("suite")
+    assert script.backend() == jax.default_backend()
+    script.backend.cache_clear()
+    monkeypatch.setenv("JAX_PLATFORMS", "none_such")
+    with pytest.raises(ValueError, match=r"cannot find out which devices there are: .*none_such"):
+        script.backend()
+
+
+def test_tasks_of_ones_own_are_imported_first(suite, monkeypatch, tmp_path, capsys):
+    (tmp_path / "mine_of_the_suite.py").write_text(
+        "from ez_jax.envs import register\n"
+        "from ez_jax.envs.catch import Catch\n"
+        'register("mine/Small", lambda: Catch(6, 3))\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    words = ["--import", "mine_of_the_suite", "--tasks", "mine/Small", "--dry-run"]
+    assert suite.main(words) == 0
+    assert jax.config.jax_platforms == "cpu"  # this process leaves accelerators to the runs
+    told = capsys.readouterr().out
+    assert "--env=mine/Small --import mine_of_the_suite --seed=0" in told
 
 
 def test_a_task_named_twice_is_one(suite, tmp_path):
@@ -102,9 +157,27 @@ def test_other_settings_are_refused(suite, tmp_path, capsys):
     words = ["--tasks", "jax/Catch", f"--workdir={tmp_path}"]
     agree(listed(suite, *words))
     agree(listed(suite, *words, "--num-seeds=3", "--run.log-every=7"))  # no number changes
-    assert suite.main([*words, "--loss.value=0.5"]) == 2
-    assert "holds runs with other settings: loss.value: 0.25 -> 0.5" in capsys.readouterr().err
+    for option, message in (
+        ("--loss.value=0.5", "loss.value: 0.25 -> 0.5"),
+        ("--run.eval-simulations=50", "run.eval_simulations: 0 -> 50"),  # other scores
+        ("--run.eval-episodes=8", "run.eval_episodes: 32 -> 8"),
+    ):
+        assert suite.main([*words, option]) == 2
+        assert f"holds runs with other settings: {message}" in capsys.readouterr().err
     (path,) = tmp_path.rglob("settings.json")
+    settings = json.loads(path.read_text())
+    # Begun before a setting existed, which then has its default; or before scores were agreed on.
+    del settings["loss"]["amplitude"]
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"settings: loss.amplitude: 0.0 -> 0.1"):
+        agree(listed(suite, *words, "--loss.amplitude=0.1"))
+    agree(listed(suite, *words))
+    path.write_text(json.dumps({k: v for k, v in settings.items() if k != "run"}))
+    agree(listed(suite, *words, "--run.eval-episodes=8"))
+    assert json.loads(path.read_text())["run"] == {"eval_episodes": 8, "eval_simulations": 0}
+    path.write_text(json.dumps(settings | {"gone": 1}))
+    with pytest.raises(ValueError, match="gone: 1 -> None"):
+        agree(listed(suite, *words))
     path.write_text("{")
     assert suite.main(words) == 2
     assert f"cannot read {path}" in capsys.readouterr().err
