@@ -11,7 +11,16 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from ez_jax.cli import RunArgs, by_backend, default_workdir, launch, option, with_task
+from ez_jax.cli import (
+    RunArgs,
+    by_backend,
+    check_counts,
+    command,
+    default_workdir,
+    launch,
+    option,
+    with_task,
+)
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import Config, replace, validate
 from ez_jax.presets import PRESETS
@@ -19,7 +28,7 @@ from ez_jax.presets import PRESETS
 EXPECTED = {
     "paper": "about 3 hours on an H100, weeks on a CPU",
     "v2": "about 2 hours on an H100, days on a CPU",
-    "cpu": "under three hours for 100,000 steps on 2 cores",
+    "cpu": "about three hours for 100,000 steps on 2 cores",
     "debug": "about a minute",
 }
 
@@ -34,8 +43,8 @@ class Args(RunArgs):
     preset: Literal["auto", "paper", "v2", "cpu", "debug"] = "auto"
     """Named settings; auto takes `cpu` without an accelerator and `paper` with one."""
     hours: float = 0.0
-    """Preset `cpu`: channels of the network and updates that fill so much time on this machine; 0:
-    those of the preset.
+    """Preset `cpu`: channels of the network and updates that fill so much time on this machine,
+    all seeds together; 0: those of the preset.
     """
 
 
@@ -51,15 +60,16 @@ def parse(argv: list[str]) -> Args:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(sys.argv[1:] if argv is None else argv)
+    return command(run, argv)
+
+
+def run(argv: list[str]) -> int:
+    """The command; see `cli.command`."""
+    args = parse(argv)
     preset, why = by_backend(args.preset, **AUTO)
     if not args.hours:
         return launch(args, args.game, preset, f"{why}; {EXPECTED[preset]}")
-    try:
-        args = fitted(args, preset)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args = fitted(args, preset)
     sizes = f"{args.config.network.channels} channels"
     return launch(args, args.game, preset, f"{why}; {sizes} for {args.hours:g} hours")
 
@@ -70,6 +80,7 @@ def fitted(args: Args, preset: str) -> Args:
     Raises:
       ValueError: they cannot be filled, or the game is unknown.
     """
+    from ez_jax import hosts
     from ez_jax.envs import check_task, describe
     from ez_jax.runner.spending import fit, matmul_rate
     from ez_jax.runner.workdir import sizes_of
@@ -78,6 +89,7 @@ def fitted(args: Args, preset: str) -> Args:
         raise ValueError(f"hours={args.hours:g} is out of range: it must be above 0")
     if preset != "cpu":
         raise ValueError(f"hours={args.hours:g} with preset {preset}: only `cpu` can be fitted")
+    check_counts(args)
     config, begun = args.config, sizes_of(default_workdir(args, args.game, preset))
     if args.resume and begun is not None:
         config = replace(config, **begun)
@@ -85,7 +97,8 @@ def fitted(args: Args, preset: str) -> Args:
         validate(config)
         check_task(config.env)
         spec = describe(config.env, config.env.stack).spec
-        config = fit(config, spec, 3600 * args.hours, matmul_rate())
+        rate = hosts.agree(matmul_rate)  # all processes must have the same sizes
+        config = fit(config, spec, 3600 * args.hours / args.num_seeds, rate)
     return dataclasses.replace(args, config=config)
 
 

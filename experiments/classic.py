@@ -14,7 +14,16 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ez_jax.cli import RunArgs, env_steps, import_modules, imports, launch, option, with_task
+from ez_jax.cli import (
+    RunArgs,
+    command,
+    env_steps,
+    import_modules,
+    imports,
+    launch,
+    option,
+    with_task,
+)
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import Config, EnvConfig
 from ez_jax.presets import classic, continuous
@@ -31,7 +40,7 @@ EXPECTED = {
     "Pendulum-v1": "about 25 minutes on a core",
     "pgx/minatar-breakout": "about 7 minutes on 2 cores",
     "drawn/jax/Catch": "about 10 minutes on a core",
-    "drawn/pgx/minatar-breakout": "about half an hour on a core",
+    "drawn/pgx/minatar-breakout": "an hour or so on a core",
 }
 """Time of a task's own budget; the longer one of a range is that of a first run, which compiles."""
 DEBUG_EXPECTED = "about a minute, most of it compilation"
@@ -77,7 +86,12 @@ def spec_of(argv: list[str], env: str) -> "EnvSpec":
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(sys.argv[1:] if argv is None else argv)
+    return command(run, argv)
+
+
+def run(argv: list[str]) -> int:
+    """The command; see `cli.command`."""
+    args = parse(argv)
     return launch(args, args.env, args.preset, expected(args))
 
 

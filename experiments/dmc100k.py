@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from ez_jax.cli import RunArgs, by_backend, env_steps, flag, launch, option, with_task
+from ez_jax.cli import RunArgs, by_backend, command, env_steps, flag, launch, option, with_task
 from ez_jax.cli import parse as parse_options
 from ez_jax.config import Config
 from ez_jax.presets import dmc
@@ -67,11 +67,12 @@ def task_of(name: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        args = parse(sys.argv[1:] if argv is None else argv)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command(run, argv)
+
+
+def run(argv: list[str]) -> int:
+    """The command; see `cli.command`."""
+    args = parse(argv)
     preset, why = by_backend(args.preset, **AUTO)
     pixels = args.config.env.pixels
     task = args.config.env.id.removesuffix("-v1") + ("-pixels" if pixels else "")

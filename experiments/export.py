@@ -12,6 +12,8 @@ from pathlib import Path
 
 import tyro
 
+from ez_jax.cli import expanded
+
 
 @dataclass(frozen=True)
 class Args:
@@ -22,7 +24,7 @@ class Args:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = tyro.cli(Args, args=argv, description=__doc__)
+    args = expanded(tyro.cli(Args, args=argv, description=__doc__))
     from ez_jax import restore, setup  # not for --help, which answers at once
     from ez_jax.runner.sharing import Model, export
     from ez_jax.runner.workdir import read_json

@@ -7,42 +7,19 @@ import argparse
 import dataclasses
 import importlib
 import os
-import re
 import sys
-import textwrap
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
 from ez_jax import reference
 from ez_jax.config import Config
 
-OFTEN = (
-    "env-steps",
-    "seed",
-    "env.num-envs",
-    "env.action-repeat",
-    "env.action-slots",
-    "network.channels",
-    "network.value-prefix",
-    "search.algorithm",
-    "search.num-simulations",
-    "search.sampled-actions",
-    "target.value",
-    "target.td-steps",
-    "target.off-policy-correction",
-    "reanalyse.mode",
-    "loss.consistency",
-    "loss.entropy",
-    "optimizer.learning-rate",
-    "cycle.batch-size",
-    "cycle.updates-per-act",
-)
-"""The options that `--help` shows."""
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -76,6 +53,7 @@ class RunArgs:
 
 
 Args = TypeVar("Args", bound=RunArgs)
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 def option(argv: list[str], name: str, default: str) -> str:
@@ -133,47 +111,57 @@ def parse(
     """Parses a command line; prints help and exits where it is asked for.
 
     Args:
-      kind: the command's options.
+      kind: the command's options, that of the task first.
       argv: words of the command line.
       description: of the command.
       defaults: makes the config of the preset, whose values the options default to.
+
+    Raises:
+      ValueError: the task is asked for by its setting.
     """
     if {"-h", "--help"} & set(argv):
-        print(short_help(kind, description))
+        print(reference.short_help(kind, description))
         raise SystemExit(0)
+    if task := option(argv, "env.id", ""):
+        name = next(iter(kind.__annotations__))
+        raise ValueError(f"env.id={task} is set by --{name}: give the task there")
     argv = ["--help" if word == "--help-all" else word for word in argv]
     return tyro.cli(kind, args=argv, default=kind(config=defaults()), description=description)
 
 
-def short_help(kind: type[RunArgs], description: str | None) -> str:
-    """The options that people change first, with the paper's defaults."""
-    command: dict[str, str] = {}
-    for base in reversed(kind.__mro__[:-1]):
-        command = reference.field_docs(base) | command
-    lines = [(description or "").strip(), "", "options of the command:"]
-    hints = typing.get_type_hints(kind, include_extras=True)
-    for name, doc in command.items():
-        other = [getattr(mark, "name", None) for mark in getattr(hints[name], "__metadata__", ())]
-        lines.append(_help_line(next(filter(None, other), name).replace("_", "-"), doc))
-    settings = reference.options(Config())
-    lines += ["", "settings, with the paper's value (a preset may have another):"]
-    group = ""
-    for name in OFTEN:
-        value, doc = settings[name]
-        if "." in name and (section := name.partition(".")[0]) != group:
-            group = section
-            lines.append(f" {group}")
-        lines.append(_help_line(name, doc, reference.show(value)))
-    rest = len(settings) - len(OFTEN)
-    lines += ["", f"--help-all lists the other {rest} settings, with the values of the preset."]
-    return "\n".join(lines)
+def command(run: Callable[[list[str]], int], argv: list[str] | None) -> int:
+    """A training command, from its words to the exit status.
 
+    The processes of a run join before anything asks JAX for its devices, as presets and tasks do.
 
-def _help_line(name: str, doc: str, default: str | None = None) -> str:
-    """One line, of the first clause: a screen holds them all."""
-    left = f"  --{name}" + (f"={default}" if default is not None else "")
-    clause = re.split(r"; | \(|\. (?=[A-Z])", doc)[0]
-    return f"{left:37s} {textwrap.shorten(clause, 100 - 38, placeholder=' ...')}".rstrip()
+    Args:
+      run: parses and launches; its `ValueError` and `OSError` are one line for the user.
+      argv: words of the command line, by default those that this program was started with.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help", "--help-all"} & set(argv):
+        return run(argv)
+    from ez_jax import hosts  # not for --help, which answers at once
+    from ez_jax.runner.setup import setup
+    from ez_jax.runner.stopping import Stopped
+
+    try:
+        setup(local=flag(argv, "local"))
+        with hosts.guard(Stopped, SystemExit):
+            status = run(argv)
+    except SystemExit as left:  # of the parser
+        hosts.finish(left.code if isinstance(left.code, int) else 1)
+        raise
+    except Stopped as stopped:
+        hosts.say(str(stopped))
+        status = stopped.status
+    except KeyboardInterrupt:  # not in training, whose state is saved
+        print("interrupted; go on with the same command and --resume", file=sys.stderr)
+        status = 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    return hosts.finish(status)
 
 
 def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
@@ -182,8 +170,6 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
     from ez_jax import hosts
     from ez_jax.program.mesh import make_mesh
     from ez_jax.runner.boards import check_wandb
-    from ez_jax.runner.setup import setup
-    from ez_jax.runner.stopping import Stopped
     from ez_jax.runner.train import run_together
     from ez_jax.runner.workdir import SeedRun, seed_runs
 
@@ -195,43 +181,26 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
             f"{config.total_updates:,} updates; {hosts.describe()}writing to {workdir}"
         )
 
-    try:
-        setup(local=args.local)
-        with hosts.guard(agreed=Stopped):
-            import_modules(args.imports)
-            for name, value, least in (
-                ("num-seeds", args.num_seeds, 1),
-                ("num-devices", args.num_devices, 0),
-            ):
-                if value < least:
-                    raise ValueError(f"{name}={value} is out of range: it must be at least {least}")
-            if args.wandb:
-                check_wandb()
-            if args.dry_run:
-                from ez_jax.runner.preview import preview
+    import_modules(args.imports)
+    check_counts(args)
+    if args.wandb:
+        check_wandb()
+    if args.dry_run:
+        from ez_jax.runner.preview import preview
 
-                hosts.say(preview(config, args.num_seeds))
-                return hosts.finish(0)
-            runs = [SeedRun(config, workdir)]
-            if args.num_seeds > 1:
-                runs = seed_runs(config, workdir, args.num_seeds)
-            results = run_together(
-                runs,
-                resume=args.resume,
-                preset=preset,
-                announce=announce,
-                wandb=args.wandb,
-                mesh=make_mesh(args.num_devices) if args.num_devices else None,
-            )
-    except Stopped as stopped:
-        hosts.say(str(stopped))
-        return hosts.finish(stopped.status)
-    except KeyboardInterrupt:  # not in training, whose state is saved
-        print("interrupted; go on with the same command and --resume", file=sys.stderr)
-        return 130
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        hosts.say(preview(config, args.num_seeds))
+        return 0
+    runs = [SeedRun(config, workdir)]
+    if args.num_seeds > 1:
+        runs = seed_runs(config, workdir, args.num_seeds)
+    results = run_together(
+        runs,
+        resume=args.resume,
+        preset=preset,
+        announce=announce,
+        wandb=args.wandb,
+        mesh=make_mesh(args.num_devices) if args.num_devices else None,
+    )
     for one, result in zip(runs, results):
         normalized = result.get("human_normalized")
         human = f", human-normalised {normalized:.3f}" if normalized is not None else ""
@@ -240,7 +209,17 @@ def launch(args: RunArgs, task: str, preset: str, announcement: str) -> int:
             f"{result['eval_episodes']} episodes ({result['eval_distinct']} distinct returns)"
             f"{human}; see {one.workdir / 'result.json'}"
         )
-    return hosts.finish(0)
+    return 0
+
+
+def check_counts(args: RunArgs) -> None:
+    """Raises `ValueError` where the number of seeds or devices is out of range."""
+    for name, value, least in (
+        ("num-seeds", args.num_seeds, 1),
+        ("num-devices", args.num_devices, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name}={value} is out of range: it must be at least {least}")
 
 
 def default_workdir(args: RunArgs, task: str, preset: str) -> Path:
@@ -248,7 +227,17 @@ def default_workdir(args: RunArgs, task: str, preset: str) -> Path:
     name, seed = task.replace("/", "-"), args.config.seed
     several = f"seeds{seed}-{seed + args.num_seeds - 1}"
     seeds = f"seed{seed}" if args.num_seeds == 1 else several
-    return Path(args.workdir or f"runs/{name}-{preset}-{seeds}")
+    return Path(args.workdir or f"runs/{name}-{preset}-{seeds}").expanduser()
+
+
+def expanded(args: Options) -> Options:
+    """Options with the `~` of their paths written out; shells leave that of `--workdir=~/run`."""
+    paths = {
+        each.name: getattr(args, each.name).expanduser()
+        for each in dataclasses.fields(args)
+        if isinstance(getattr(args, each.name), Path)
+    }
+    return dataclasses.replace(args, **paths)
 
 
 def import_modules(names: Sequence[str]) -> None:

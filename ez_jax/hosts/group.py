@@ -59,12 +59,14 @@ def together(fn: Callable[[], T]) -> T:
     """`fn` in all processes, which wait for each other.
 
     Raises:
-      ValueError: it raised one in any process: that of this process, or of the first that did.
+      ValueError: it raised one, or an `OSError`, in any process: that of this process, or of the
+        first that did.
     """
-    failed, made = None, None
+    failed: Exception | None = None
+    made = None
     try:
         made = fn()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         failed = error
     texts = group.exchange("together", "" if failed is None else str(failed) or "failed")
     if failed is not None:
@@ -152,7 +154,7 @@ def meeting(stuck_after: float) -> Meeting:
 
 
 @contextlib.contextmanager
-def guard(agreed: type[BaseException]) -> Iterator[None]:
+def guard(*agreed: type[BaseException]) -> Iterator[None]:
     """Around all work: an exception in one process ends all.
 
     One that another process caused, by its end, waits until it is known who it was. Alone, an
@@ -170,7 +172,7 @@ def guard(agreed: type[BaseException]) -> Iterator[None]:
             time.sleep(LOST_S + 5)  # the thread of `peers` ends this process meanwhile
         if isinstance(error, KeyboardInterrupt):
             peers.abandon(130, "interrupted; go on with the same command and --resume")
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError | OSError):
             peers.abandon(2, f"error: {error}")
         traceback.print_exc()
         peers.abandon(1, f"process {group.index} failed: {type(error).__name__}: {reason(error)}")

@@ -72,8 +72,13 @@ def _connect_to_cluster() -> bool:
             return False
         raise
     except RuntimeError as error:
-        if "before" in str(error):
-            return False  # JAX is in use already: a notebook
+        if "before" in str(error):  # JAX is in use already: a notebook
+            if several := [f"{name}={os.environ[name]}" for name in ALONE if name in os.environ]:
+                raise ValueError(
+                    f"JAX is in use already, and {several[0]} speaks of other processes: join them "
+                    "before (`ez_jax.setup()`), or stay alone (`ez_jax.setup(local=True)`)"
+                ) from error
+            return False
         raise ValueError(f"cannot join the processes of the cluster: {error}") from error
 
 

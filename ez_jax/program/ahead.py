@@ -21,6 +21,8 @@ from ez_jax.program.transfer import SMALL, Packed
 from ez_jax.types import EnvSpec
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
+WITH_OPERANDS = ("all-gather", "collective-permute")
+"""Whose asynchronous start gives operands and results."""
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8}
 
 
@@ -40,14 +42,18 @@ class Cost(NamedTuple):
 def collectives(text: str) -> tuple[int, int]:
     """Number and bytes of the collectives in the text of a compiled program (HLO).
 
-    Asynchronous ones count where they start.
+    Asynchronous ones count where they start, by their results.
     """
     number = size = 0
     for line in text.splitlines():
-        found = re.search(rf" = (.*?) ({'|'.join(COLLECTIVES)})(?:-start)?\(", line)
+        found = re.search(rf" = (.*?) ({'|'.join(COLLECTIVES)})(-start)?\(", line)
         if found:
+            parts = shapes(found[1])
+            if found[3] and found[2] in WITH_OPERANDS:
+                parts = [part for part in parts if part[1]]  # scalars are contexts
+                parts = parts[len(parts) // 2 :]
             number += 1
-            size += sum(_size(kind, shape) for kind, shape in shapes(found[1]))
+            size += sum(_size(kind, shape) for kind, shape in parts)
     return number, size
 
 

@@ -7,7 +7,8 @@ step inside: then a whole plan of cycles is one program.
 """
 
 import functools
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -15,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ez_jax import hosts
 from ez_jax.agent.losses import ExtraLosses
 from ez_jax.agent.replay import to_rows
 from ez_jax.config import Config
 from ez_jax.envs import Environments, PureEnvironments, describe, make
 from ez_jax.envs.seeds import training_seeds
-from ez_jax.hosts import own_part
 from ez_jax.lowering import jit
 from ez_jax.observations import push_frame
 from ez_jax.program.mesh import own_lanes
@@ -29,6 +30,11 @@ from ez_jax.program.stages import Stages, check_divisible, counters
 from ez_jax.program.transfer import Packed, unpack
 from ez_jax.types import Array, State
 
+PROGRAM_S = 3.0
+"""About the time that a program of many cycles takes: a run that is asked to stop does so between
+two."""
+FIRST_CYCLES = 16
+"""Of the first such program, whose speed is not known yet."""
 OTHER = "the environments did not repeat the recorded run: is this another EnvPool version?"
 
 
@@ -44,8 +50,8 @@ class Loop(Protocol):
 
     stages: Stages
 
-    def start(self, seed: int) -> State:
-        """The state of a new run, or of those of the seeds from `seed` on, after the reset."""
+    def start(self, *seeds: int) -> State:
+        """The state of a new run, or of several with a seed each, after the reset."""
         ...
 
     def run(self, state: State, plan: Plan) -> tuple[State, list[Update]]:
@@ -71,17 +77,17 @@ class HostLoop:
     def __init__(self, stages: Stages, env: Environments):
         self.stages, self.env = stages, env
 
-    def start(self, seed: int) -> State:
+    def start(self, *seeds: int) -> State:
         stages = self.stages
         first = stages.to_lanes(self.env.reset())
-        return stages.begin(stages.init(stages.keys(seed), None), first)
+        return stages.begin(stages.init(stages.keys(seeds), None), first)
 
     def act(self, state: State, *, random: bool) -> State:
         """One lock-step of all environments."""
         stages = self.stages
         state, selected = (stages.select_randomly if random else stages.select)(state)
         shape = stages.spec.actions.shape
-        action = own_part(selected.action, -1 - len(shape)).reshape(-1, *shape)
+        action = hosts.own_part(selected.action, -1 - len(shape)).reshape(-1, *shape)
         timestep = self.env.step(action)
         return stages.record(state, selected, stages.to_lanes(timestep))
 
@@ -90,9 +96,7 @@ class HostLoop:
         if plan.phase != "final":
             state = self.act(state, random=plan.phase == "warmup")
         updates = []
-        # After the last act each update is a cycle of its own, so that a stop is soon obeyed.
-        count = min(plan.updates, 1) if plan.phase == "final" else plan.updates
-        for number in range(1, count + 1):
+        for number in range(1, plan.updates + 1):
             state, metrics = self.stages.update(state)
             updates.append(Update(done + number, metrics))
         return state, updates
@@ -100,13 +104,14 @@ class HostLoop:
     def regenerate(self, state: State) -> State:
         """Steps fresh emulators through the action log."""
         stages = self.stages
-        fresh = self.start(0)
+        fresh = self.start(*range(stages.num_seeds or 1))  # whatever the keys are
         acts = np.asarray(state.actor.acts)  # [] or [seeds]
         # Of this process's lanes: [M, n] or [M, seeds, n], and D behind where actions are vectors.
         shape = stages.spec.actions.shape
         lanes = -1 - len(shape)
-        log = np.moveaxis(own_part(state.actor.action_log, lanes), lanes - 1, 0)
-        reward, ended = own_part(state.replay.reward, -2), own_part(state.replay.last, -2)
+        log = np.moveaxis(hosts.own_part(state.actor.action_log, lanes), lanes - 1, 0)
+        reward = hosts.own_part(state.replay.reward, -2)
+        ended = hosts.own_part(state.replay.last, -2)
 
         def put_frame(frames: Array, stack: Array, index: Array, running: Array, packed: Packed):
             timestep = unpack(packed)
@@ -125,7 +130,7 @@ class HostLoop:
         placed = frames.sharding, stack.sharding
         put_frame = jax.jit(put_frame, donate_argnums=(0, 1), out_shardings=placed)
         slots = fresh.replay.reward.shape[-1]
-        last = own_part(fresh.actor.last, -1)
+        last = hosts.own_part(fresh.actor.last, -1)
         for i in range(int(acts.max())):
             running = i < acts  # a seed that had taken all its steps waits for the others
             timestep = self.env.step(log[i].reshape(-1, *shape))
@@ -137,7 +142,7 @@ class HostLoop:
             packed = stages.to_lanes(timestep)
             frames, stack = put_frame(frames, stack, np.int32(i % slots), running, packed)
             last = np.where(running[..., None], timestep.last.reshape(last.shape), last)
-        if not np.array_equal(last, own_part(state.actor.last, -1)):
+        if not np.array_equal(last, hosts.own_part(state.actor.last, -1)):
             raise ValueError(OTHER)
         return state.replace(
             replay=state.replay.replace(frame=frames), actor=state.actor.replace(stack=stack)
@@ -156,10 +161,10 @@ class CompiledLoop:
             out_shardings=(stages.shardings, stages.whole),
         )
 
-    def start(self, seed: int) -> State:
+    def start(self, *seeds: int) -> State:
         stages = self.stages
         first = self.env.reset()
-        state = stages.init(stages.keys(seed), stages.to_lanes(self.env.state))
+        state = stages.init(stages.keys(seeds), stages.to_lanes(self.env.state))
         return stages.begin(state, stages.to_lanes(first))
 
     def run(self, state: State, plan: Plan) -> tuple[State, list[Update]]:
@@ -185,9 +190,14 @@ class CompiledLoop:
         def act(state: State) -> State:
             select = agent.select_randomly if phase == "warmup" else agent.select
             state, selected = select(state)
-            env, timestep = self.env.advance(state.actor.env, selected.action)
-            state = state.replace(actor=state.actor.replace(env=env))
-            return agent.record(state, selected, timestep)
+            before = state.actor
+            env, timestep = self.env.advance(before.env, selected.action)
+            state = agent.record(state, selected, timestep)
+            # A seed that waits for others stands still with its environments, so that it can be
+            # given more steps.
+            moved = state.actor.acts > before.acts
+            env = jax.tree.map(lambda new, old: jnp.where(moved, new, old), env, before.env)
+            return state.replace(actor=state.actor.replace(env=env))
 
         act, update = self.stages.over_seeds(act), self.stages.over_seeds(agent.update)
         if phase == "warmup":
@@ -213,24 +223,38 @@ def train(loop: Loop, state: State) -> Iterator[tuple[State, list[Update]]]:
     Yields:
       the state after a few cycles, and the updates made in them whose metrics are known.
     """
+    most, phase = FIRST_CYCLES, ""
     while (plan := schedule(loop.stages.config, *counters(state))).cycles:
-        state, updates = loop.run(state, plan)
+        if plan.phase != phase:
+            most, phase = FIRST_CYCLES, plan.phase
+        cycles, start = min(plan.cycles, most), time.monotonic()
+        state, updates = loop.run(state, plan._replace(cycles=cycles))
+        if isinstance(loop, CompiledLoop):
+            counters(state)  # waits for the program
+            each = (time.monotonic() - start) / cycles
+            # All processes must take as many.
+            most = hosts.agree(lambda: max(1, int(PROGRAM_S / each)))
         yield state, updates
 
 
 def make_training_envs(
-    config: Config, num_seeds: int = 1, lanes: slice = slice(None)
+    config: Config, seeds: Sequence[int] = (), lanes: slice = slice(None)
 ) -> Environments:
     """The training environments of some lanes, those of one seed after another.
 
     Their seeds follow from the run's and are the same on any number of devices and processes.
+
+    Args:
+      config: of the runs.
+      seeds: of runs that are trained together; by default the config's alone.
+      lanes: of each run.
     """
-    seeds = [
-        seed
-        for s in range(num_seeds)
-        for seed in training_seeds(config.seed + s, config.env.num_envs)[lanes]
+    own = [
+        one
+        for seed in seeds or (config.seed,)
+        for one in training_seeds(seed, config.env.num_envs)[lanes]
     ]
-    return make(config.env, seeds, training=True)
+    return make(config.env, own, training=True)
 
 
 def make_loop(
@@ -238,11 +262,20 @@ def make_loop(
     mesh: Mesh,
     *,
     losses: ExtraLosses | None = None,
-    num_seeds: int | None = None,
+    seeds: Sequence[int] = (),
 ) -> Loop:
-    """Environments, compiled stages and the loop that joins them; arguments as of `Stages`."""
+    """Environments, compiled stages and the loop that joins them.
+
+    Args:
+      config: validated.
+      mesh: see `Stages`.
+      losses: extra loss terms, see `losses.active_losses`.
+      seeds: of runs that are trained together, along an axis of their own; by default the config's
+        alone, without that axis.
+    """
     check_divisible(config, mesh.size)
-    env = make_training_envs(config, num_seeds or 1, own_lanes(mesh, config.env.num_envs))
+    num_seeds = len(seeds) or None
+    env = make_training_envs(config, seeds, own_lanes(mesh, config.env.num_envs))
     stages = functools.partial(
         Stages, config, env.spec(config.env.stack), mesh, losses=losses, num_seeds=num_seeds
     )

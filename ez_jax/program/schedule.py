@@ -10,7 +10,7 @@ from ez_jax.config import Config
 
 
 class Plan(NamedTuple):
-    """The cycles up to the next line of the log, or to the end of a phase."""
+    """The cycles up to the next line of the log or checkpoint, or to the end of a phase."""
 
     cycles: int  # 0: the run is complete
     phase: Literal["warmup", "online", "final"]  # random actions, searched actions, no actions
@@ -26,11 +26,13 @@ def schedule(config: Config, steps: int, updates: int) -> Plan:
     left = config.total_updates - updates
     if steps < config.cycle.warmup_steps:
         return Plan(-(-(config.cycle.warmup_steps - steps) // config.env.num_envs), "warmup", 0)
-    until_log = config.run.log_every - updates % config.run.log_every
+    marks = config.run.log_every, config.run.checkpoint_every
+    until = min(every - updates % every for every in marks)
     if steps >= config.env_steps:
-        return Plan(1 if left > 0 else 0, "final", min(until_log, max(left, 0)))
+        # Each update is a cycle of its own, so that a stop is soon obeyed.
+        return Plan(min(until, max(left, 0)), "final", 1)
     acts = -(-(config.env_steps - steps) // config.env.num_envs)
     per_act = min(config.cycle.updates_per_act, left)
     if per_act == 0:
         return Plan(acts, "online", 0)
-    return Plan(min(acts, max(until_log // per_act, 1), left // per_act), "online", per_act)
+    return Plan(min(acts, max(until // per_act, 1), left // per_act), "online", per_act)

@@ -3,7 +3,7 @@
 Several seeds are one more axis in front of everything, by `jax.vmap`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -118,11 +118,10 @@ class Stages:
 
         return jax.tree.map(one, pack(tree) if isinstance(tree, TimeStep) else tree)
 
-    def keys(self, seed: int) -> Array:
-        """The typed key of `seed`, or of the seeds from it on."""
-        if self.num_seeds is None:
-            return jax.random.key(np.uint32(seed))
-        return jax.vmap(jax.random.key)(np.arange(seed, seed + self.num_seeds, dtype=np.uint32))
+    def keys(self, seeds: Sequence[int]) -> Array:
+        """The typed keys of the seeds: `[]`, or `[seeds]` where there is an axis of them."""
+        keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+        return keys if self.seeds else keys[0]
 
     def update(self, state: State) -> tuple[State, dict[str, Array]]:
         """One update with its share of reanalysis, each of its stages a program of its own."""

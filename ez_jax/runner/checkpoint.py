@@ -122,6 +122,12 @@ class Checkpoints:
         step = self._require() if step is None else step
         return self._read(step, state=ocp.args.StandardRestore(placed))["state"]
 
+    def delete_after(self, step: int | None) -> None:
+        """Deletes checkpoints that are newer than `step`; Orbax saves none before them."""
+        for newer in self.steps():
+            if step is not None and newer > step:
+                self.manager.delete(newer)
+
     def close(self) -> None:
         """Ends Orbax's threads."""
         if self._manager is not None:

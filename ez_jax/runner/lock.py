@@ -20,7 +20,7 @@ def locked(workdirs: Sequence[Path]) -> Iterator[None]:
     The kernel lets go of the lock of a process that died, so that a requeued job goes on.
 
     Raises:
-      RunError: another process holds one, or one cannot be made.
+      RunError: another process holds one, or one cannot be made or locked.
     """
     with ExitStack() as held:
 
@@ -44,6 +44,8 @@ def _hold(workdir: Path, held: ExitStack) -> None:
         file.seek(0)
         holder = file.read().strip() or "another process"
         raise RunError(f"{workdir} is in use by {holder}") from None
+    except OSError as error:
+        raise RunError(f"cannot lock {workdir}: {error.strerror}") from error
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()

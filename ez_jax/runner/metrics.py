@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,16 +27,14 @@ class MetricsFile:
         self._file: TextIO | None = None
         if not hosts.first():
             return
-        kept = []
         if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # the line that a kill cut short
+            kept = 0
+            for line in self.path.read_bytes().splitlines(keepends=True):
+                row = _row(line)
+                if row is None or not line.endswith(b"\n") or row["updates"] > updates:
                     break
-                if row["updates"] <= updates:
-                    kept.append(line + "\n")
-        self.path.write_text("".join(kept))
+                kept += len(line)
+            os.truncate(self.path, kept)  # what is kept is never out of the file
         self._file = self.path.open("a")
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
@@ -62,11 +61,21 @@ class MetricsFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Flushes and closes all."""
-        if self._file is not None:
-            self._file.close()
-        for board in self.boards:
-            board.close()
+        """Flushes and closes all, the boards also where the disk is full."""
+        try:
+            if self._file is not None:
+                self._file.close()
+        finally:
+            for board in self.boards:
+                board.close()
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics; None for one that a kill cut short."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
 
 
 def is_number(value: float | int | None) -> bool:
@@ -84,7 +93,11 @@ def read_metrics(path: Path, **which: Any) -> dict[str, list[dict[str, Any]]]:
         are left out.
 
     Returns:
-      rows of each run by the name of its seed (`""` for a single run); empty if there is none.
+      rows of each run by the name of its seed (`""` for a single run); empty if there is none. A
+      last line that a kill cut short is left out.
+
+    Raises:
+      ValueError: another line cannot be read; names file and line.
     """
     path = Path(path)
     if (path / NAME).exists():
@@ -96,7 +109,12 @@ def read_metrics(path: Path, **which: Any) -> dict[str, list[dict[str, Any]]]:
         return {}
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     runs: dict[str, list[dict[str, Any]]] = {}
-    for row in map(json.loads, data.decode().splitlines()):
+    lines = data.splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if (row := _row(line)) is None:
+            if number == len(lines):
+                break
+            raise ValueError(f"cannot read line {number} of {path}")
         if any(row.get(field, value) != value for field, value in which.items()):
             continue
         name = f"seed{row['seed']}" if "seed" in row else ""

@@ -24,18 +24,18 @@ def preview(config: Config, num_seeds: int = 1) -> str:
         config, image=spec.image, atari=is_atari(config.env.id), vectors=spec.action_size > 0
     )
     cost = spending.of_config(config, spec)
-    acts = (config.env_steps - config.cycle.warmup_steps) // config.env.num_envs
+    acts = spending.searched_acts(config)
     updates, rate = config.total_updates, spending.matmul_rate()
     acting, reanalysis = acts * cost.act, updates * cost.reanalysis
     flop = num_seeds * cost.total(acts, updates)
+    act, again = (num_seeds * part / flop if flop else 0.0 for part in (acting, reanalysis))
     slow, fast = (_time(flop / rate / share) for share in SHARES)
     together = f" of {num_seeds} seeds" if num_seeds > 1 else ""
     return "\n".join(
         [
             json.dumps(shown, indent=2),
             f"{config.env_steps:,} steps, {updates:,} updates{together}",
-            f"{flop:.2g} FLOP: acting {num_seeds * acting / flop:.0%}, reanalysis "
-            f"{num_seeds * reanalysis / flop:.0%}, the rest gradients",
+            f"{flop:.2g} FLOP: acting {act:.0%}, reanalysis {again:.0%}, the rest gradients",
             f"{fast} to {slow} at {SHARES[1]:.0%} to {SHARES[0]:.0%} of the {rate / 1e9:,.0f} "
             "GFLOP/s of matrix products here, without compilation and evaluation",
         ]

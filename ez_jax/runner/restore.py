@@ -50,7 +50,7 @@ def restore(workdir: str | Path) -> Restored:
     Raises:
       CheckpointError: no run and no model, or its file is missing or damaged.
     """
-    workdir = Path(workdir)
+    workdir = Path(workdir).expanduser()
     if sharing.is_model(workdir):
         model = sharing.load(workdir)
         agent = make_agent(model.config)

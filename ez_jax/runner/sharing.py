@@ -39,7 +39,8 @@ def export(model: Model, result: dict[str, Any] | None, output: Path) -> Path:
 
     Args:
       model: of a run.
-      result: what the `result.json` of the run holds, None for a run that was not evaluated.
+      result: what the `result.json` of the run holds, None for one that has none; without scores
+        where it was not evaluated.
       output: folder, made where it is missing.
 
     Returns:
@@ -50,6 +51,9 @@ def export(model: Model, result: dict[str, Any] | None, output: Path) -> Path:
     """
     if is_model(output):
         raise ValueError(f"{output} holds a model already: choose another --output")
+    if result is not None and "eval_mean" not in result:
+        result = None
+    page = card(model, result)
     output.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {
         "/".join(k): np.asarray(v) for k, v in flatten_dict(model.variables).items()
@@ -62,8 +66,8 @@ def export(model: Model, result: dict[str, Any] | None, output: Path) -> Path:
         "config": to_dict(model.config),
         "result": result and shareable(result),
     }
-    (output / MODEL).write_text(json.dumps(about, indent=1) + "\n")
-    (output / CARD).write_text(card(model, result))
+    (output / CARD).write_text(page)
+    (output / MODEL).write_text(json.dumps(about, indent=1) + "\n")  # last: the model is whole
     return output
 
 

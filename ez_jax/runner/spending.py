@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 
 from ez_jax import lowering
-from ez_jax.agent.reanalysis import taught_slots
-from ez_jax.agent.search import budget
+from ez_jax.agent.budget import budget
+from ez_jax.agent.reanalysis import searched_share, taught_slots
 from ez_jax.config import Config, replace
 from ez_jax.networks import Network, init_variables
 from ez_jax.observations import observation_shape
@@ -94,12 +94,13 @@ def of_config(config: Config, spec: EnvSpec) -> Spending:
     encoding, prediction = cost("encode", observation), cost("predict", state)
     expansion = cost("step", state, memory, action) + prediction
     projecting = cost("project", state)
-    search = prediction + budget(config.search, spec.num_actions).simulations * expansion
+    choices = spec.num_actions or config.search.sampled_actions
+    search = prediction + budget(config.search, choices).simulations * expansion
 
     # REANALYSIS, by positions.
     k, n, size = config.target.unroll_steps, config.target.td_steps, config.cycle.batch_size
     mode = config.reanalyse.mode
-    searched = max(1, int(size * config.reanalyse.ratio)) if config.reanalyse.ratio > 0 else 0
+    searched = searched_share(config, size)
     evaluated = size * (k + n + 1)
     reanalysed = {
         "off": 0.0,
@@ -121,6 +122,11 @@ def of_config(config: Config, spec: EnvSpec) -> Spending:
     return Spending(act, reanalysed + update, reanalysed)
 
 
+def searched_acts(config: Config) -> int:
+    """Lock-steps of a run after its warm-up, where no step is ignored."""
+    return max(-(-(config.env_steps - config.cycle.warmup_steps) // config.env.num_envs), 0)
+
+
 def fit(config: Config, spec: EnvSpec, seconds: float, rate: float) -> Config:
     """The channels and the updates that fill a time on a CPU.
 
@@ -137,18 +143,21 @@ def fit(config: Config, spec: EnvSpec, seconds: float, rate: float) -> Config:
     Raises:
       ValueError: the time is too short for the smallest network.
     """
-    acts = -(-(config.env_steps - config.cycle.warmup_steps) // config.env.num_envs)
+    acts = searched_acts(config)
     available, own = REACHED * rate * seconds, config.network.channels
     least, many = max(1, config.env.num_envs // 2), 2 * config.env.num_envs
-    for channels in reversed(WIDTHS):
+    # An update for each lock-step, those of the warm-up included: they are made up for later.
+    one = replace(config, cycle__updates_per_act=1).online_updates
+    for channels in reversed(WIDTHS) if one else ():
         sized = replace(config, network__channels=channels)
         cost = of_config(sized, spec)
         left = available - cost.total(acts, config.cycle.final_updates)
-        updates = int(left // (acts * cost.update))
+        updates = int(left // (one * cost.update))
         enough = 1 if channels == WIDTHS[0] else many if channels > own else least
         if updates >= enough:
             return replace(sized, cycle__updates_per_act=updates)
-    needed = cost.total(acts, acts + config.cycle.final_updates) / (REACHED * rate)
+    cost = of_config(replace(config, network__channels=WIDTHS[0]), spec)
+    needed = cost.total(acts, one + config.cycle.final_updates) / (REACHED * rate)
     raise ValueError(
         f"hours={seconds / 3600:.3g} is out of range: {config.env_steps:,} steps need at least "
         f"{needed / 3600:.2g} on this machine; --env-steps takes less"

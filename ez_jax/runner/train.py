@@ -18,7 +18,7 @@ from ez_jax import hosts
 from ez_jax.agent import acting
 from ez_jax.agent.losses import ExtraLosses
 from ez_jax.config import Config, differences
-from ez_jax.program.loops import Loop, Update, make_loop
+from ez_jax.program.loops import HostLoop, Loop, Update, make_loop
 from ez_jax.program.loops import train as follow_schedule
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import counters
@@ -93,7 +93,7 @@ def run_together(
     """Trains runs that differ in their seeds alone, in one program.
 
     Args:
-      runs: one, or several consecutive seeds.
+      runs: one, or several.
       resume: go on from the newest checkpoints.
       preset: its name, for `result.json`.
       command: what started the run, for `result.json`.
@@ -139,21 +139,22 @@ def _run_rest(
     finish: Callable[..., list[dict[str, Any]]],
 ) -> list[dict[str, Any]]:
     """Trains and finishes what is not finished; arguments as those of `run_together`."""
-    config = runs[0].config
-    num_seeds = len(runs) if len(runs) > 1 else None
+    config, seeds = runs[0].config, [one.config.seed for one in runs]
+    together = seeds if len(runs) > 1 else ()
     loop = hosts.together(
-        lambda: make_loop(config, mesh or make_mesh(), losses=losses, num_seeds=num_seeds)
+        lambda: make_loop(config, mesh or make_mesh(), losses=losses, seeds=together)
     )
+    checkpoints = [Checkpoints(one.workdir) for one in runs]
+    # Nothing is written before: a state that cannot be gone on with leaves the files as they are.
+    if meta is None:
+        state = loop.start(*seeds)
+    else:
+        state = _restore(loop, checkpoints, meta["config"]["env_steps"])
+        hosts.say("resumed at {:,} steps and {:,} updates".format(*counters(state)))
     for one in runs:
         if meta is not None and meta["config"]["env_steps"] != config.env_steps:
             keep_results(one, meta["config"]["env_steps"])
         write_config(one, losses, loop.stages.spec)
-    checkpoints = [Checkpoints(one.workdir) for one in runs]
-    if meta is None:
-        state = loop.start(config.seed)
-    else:
-        state = _restore(loop, checkpoints, meta["config"]["env_steps"])
-        hosts.say("resumed at {:,} steps and {:,} updates".format(*counters(state)))
     clock = Clock(meta["wall_s"] if meta else 0.0)
     with contextlib.ExitStack() as stack:
         files, updates = [], counters(state)[1]
@@ -195,7 +196,11 @@ def train(
         check_losses(state)
         step = int(np.max(state.actor.acts)) + counters(state)[1]
         for i, (one, saved) in enumerate(zip(runs, checkpoints)):
-            meta = {"config": settings(one.config, losses), "wall_s": clock()}
+            meta = {
+                "config": settings(one.config, losses),
+                "wall_s": clock(),
+                "extended": one.extended,
+            }
             saved.save(step, watch.of_seed(without_frames(state), i, several), meta)
             if not read_back:
                 saved.restore(loop.stages.abstract, loop.stages.mesh, step)
@@ -251,10 +256,27 @@ def train(
 
 
 def _restore(loop: Loop, checkpoints: Sequence[Checkpoints], env_steps: int) -> State:
-    """The newest state, of a run that was to take `env_steps`, perhaps fewer than now."""
+    """The newest state, of a run that was to take `env_steps`, perhaps fewer than now.
+
+    Raises:
+      RunError: seeds whose emulators are out of step cannot go on together.
+    """
     stages, step = loop.stages, newest_common(checkpoints)
     abstract = with_log(stages.abstract, acting.longest(loop.stages.config, env_steps))
     states = [saved.restore(abstract, stages.mesh, step) for saved in checkpoints]
     length = stages.abstract.actor.action_log.shape[0]
     states = [with_log(state, length) for state in states]
+    if stages.config.env_steps > env_steps and isinstance(loop, HostLoop):
+        # Some had taken all their steps while others still acted, and cannot be stepped apart.
+        acts = {int(state.actor.acts) for state in states}
+        if len(acts) > 1:
+            folder = checkpoints[0].path.parent
+            raise RunError(
+                f"seeds that took {min(acts):,} to {max(acts):,} lock-steps of {env_steps:,} steps "
+                f"cannot be extended together; each can alone: --workdir={folder} "
+                f"--seed={folder.name.removeprefix('seed')}"
+            )
+    # Those of a seed that was saved before a kill came and the others were not.
+    for saved in checkpoints:
+        saved.delete_after(step)
     return loop.regenerate(stages.stack_seeds(states) if stages.seeds else states[0])

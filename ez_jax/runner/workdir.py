@@ -32,6 +32,7 @@ class SeedRun(NamedTuple):
 
     config: Config
     workdir: Path
+    extended: bool = False  # beyond the budget that it began with
 
 
 def seed_runs(config: Config, workdir: str | Path, num_seeds: int) -> list[SeedRun]:
@@ -136,13 +137,11 @@ def check(
             if step is None:
                 todo.append((saved, run))
                 continue
-            run, extended = _resumed(run, saved.restore_meta(step)["config"], losses)
-            notes += extended
-            if (
-                result is not None
-                and not extended
-                and ("eval_mean" in result or not evaluate_after)
-            ):
+            before = saved.restore_meta(step)
+            run, said = _resumed(run, before, losses)
+            notes += said
+            same_budget = run.config.env_steps == before["config"]["env_steps"]
+            if result is not None and same_budget and ("eval_mean" in result or not evaluate_after):
                 finished[run.workdir] = result
             else:
                 todo.append((saved, run))
@@ -188,34 +187,42 @@ BUDGET_SHARES = ("replay.capacity", "target.search_value_after", "target.fresh_s
 
 
 def _resumed(
-    run: SeedRun, saved: dict[str, Any], losses: ExtraLosses | None
+    run: SeedRun, meta: dict[str, Any], losses: ExtraLosses | None
 ) -> tuple[SeedRun, list[str]]:
     """The run as it goes on: with another `run` section, or with more steps.
 
     Returns:
-      the run, and notes where it is extended.
+      the run, and notes where it is extended, or was.
 
     Raises:
       CheckpointError: other settings differ.
     """
-    wanted, notes = run.config, []
+    wanted, saved, notes = run.config, meta["config"], []
+    extended = meta.get("extended", False)
     with contextlib.suppress(ValueError):  # of another version: the fields tell
         before = to_config(saved)
         saved = saved | {"run": to_dict(wanted.run)}
-        if wanted.env_steps > before.env_steps:
+        longer = wanted.env_steps > before.env_steps
+        # The command that extended a run goes on with it too.
+        if longer or (extended and wanted.env_steps == before.env_steps):
             kept = replace(before, env_steps=wanted.env_steps, run=wanted.run)
             found = differences(to_dict(kept), to_dict(wanted))
             names = {line.partition(":")[0] for line in found}
             if names <= set(BUDGET_SHARES):
-                notes.append(
-                    f"extended from {before.env_steps:,} to {wanted.env_steps:,} steps: learning "
-                    "rate, temperature, importance exponent and horizon of old data are those of "
-                    "the new budget from here on"
-                    + (f"; as before: {', '.join(sorted(names))}" if names else "")
-                )
-                wanted, saved = kept, saved | {"env_steps": kept.env_steps}
+                as_before = f"as before: {', '.join(sorted(names))}" if names else ""
+                if longer:
+                    notes.append(
+                        f"extended from {before.env_steps:,} to {wanted.env_steps:,} steps: "
+                        "learning rate, temperature, importance exponent and horizon of old data "
+                        "are those of the new budget from here on"
+                        + (f"; {as_before}" if names else "")
+                    )
+                elif names:
+                    notes.append(f"this run was extended; {as_before}")
+                extended, wanted = True, kept
+                saved = saved | {"env_steps": kept.env_steps}
     check_settings(saved, settings(wanted, losses), run.workdir)
-    return SeedRun(wanted, run.workdir), notes
+    return SeedRun(wanted, run.workdir, extended), notes
 
 
 def keep_results(run: SeedRun, env_steps: int) -> None:

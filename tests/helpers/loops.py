@@ -8,8 +8,10 @@ from ez_jax.program.stages import counters
 
 def start(config, seed=0, devices=None, num_seeds=None):
     """The loop of a new run, and its state after the reset."""
-    loop = make_loop(config, make_mesh(devices), num_seeds=num_seeds)
-    return loop, loop.start(seed)
+    seeds = range(seed, seed + (num_seeds or 1))
+    together = seeds if num_seeds else ()
+    loop = make_loop(config, make_mesh(devices), seeds=together)
+    return loop, loop.start(*seeds)
 
 
 def advance(loop, state):

@@ -40,7 +40,7 @@ if __name__ == "__main__":
     setup()
     code = 0
     try:
-        with hosts.guard(agreed=Stopped):
+        with hosts.guard(Stopped):
             cycles(Path(sys.argv[1]), "fail" in sys.argv)
     except Stopped as stopped:
         hosts.say(str(stopped))

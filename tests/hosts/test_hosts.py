@@ -178,7 +178,7 @@ def test_alone_nothing_is_waited_for(tmp_path):
     hosts.same({"a": 1}, differences)
     hosts.shared_folder(tmp_path / "new")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="bad"), hosts.guard(agreed=KeyError):
+    with pytest.raises(ValueError, match="bad"), hosts.guard(KeyError):
         raise ValueError("bad")
 
 

@@ -114,6 +114,15 @@ def test_a_lost_process_ends_the_others_and_they_say_who_it_was(tmp_path, victim
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("variables", [by_hand, by_slurm])
+def test_processes_join_before_a_preset_is_chosen_by_their_devices(tmp_path, variables):
+    """By `auto`, the default, which asks JAX; process 0 alone speaks."""
+    words = [str(ROOT / "experiments/atari100k.py"), "--game=Pong", "--hours=4", "--dry-run"]
+    assert wait(start(words, tmp_path, variables=variables)) == [0, 0], output(tmp_path, 1)
+    assert "FLOP: acting" in output(tmp_path, 0) and "FLOP" not in output(tmp_path, 1)
+
+
+@pytest.mark.slow
 def test_an_error_in_one_ends_all(tmp_path):
     statuses = wait(start([*WORKER, str(tmp_path), "fail"], tmp_path), 60)
     assert statuses == [1, 1], output(tmp_path, 0)

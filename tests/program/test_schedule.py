@@ -27,9 +27,9 @@ CONFIG = replace(
         (98, 54, Plan(1, "online", 3)),  # 2 steps left: one act
         (90, 94, Plan(1, "online", 1)),  # 1 update left
         (90, 95, Plan(3, "online", 0)),  # none left: steps alone
-        (100, 57, Plan(1, "final", 3)),  # up to the log
-        (100, 90, Plan(1, "final", 5)),  # up to the end
-        (100, 95, Plan(0, "final", 0)),
+        (100, 57, Plan(3, "final", 1)),  # up to the log
+        (100, 90, Plan(5, "final", 1)),  # up to the end
+        (100, 95, Plan(0, "final", 1)),
     ],
 )
 def test_by_hand(steps, updates, plan):
@@ -39,7 +39,14 @@ def test_by_hand(steps, updates, plan):
 def test_acts_without_updates():
     config = replace(CONFIG, cycle__updates_per_act=0)
     assert schedule(config, 22, 0) == Plan(20, "online", 0)
-    assert schedule(config, 100, 0) == Plan(1, "final", 10)
+    assert schedule(config, 100, 0) == Plan(10, "final", 1)
+
+
+def test_plans_end_at_checkpoints():
+    config = replace(CONFIG, run__log_every=1000, run__checkpoint_every=12)
+    assert schedule(config, 22, 0) == Plan(4, "online", 3)
+    assert schedule(config, 26, 3) == Plan(3, "online", 3)
+    assert schedule(config, 100, 57) == Plan(3, "final", 1)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole plans", "one cycle at a time"])

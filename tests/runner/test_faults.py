@@ -7,14 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny import CATCH, command, metrics, options, status
+from helpers.tiny import (
+    CATCH,
+    command,
+    load_script,
+    metrics,
+    options,
+    small_classic,
+    status,
+)
 
 from ez_jax import restore, run, run_seeds
+from ez_jax.cli import RunArgs, default_workdir, expanded
 from ez_jax.config import replace
 from ez_jax.envs import register
 from ez_jax.envs.functional import Reset, Step
@@ -67,6 +77,35 @@ def test_finished_seeds_stay_and_new_ones_are_added(copy):
 
 
 @pytest.mark.slow
+def test_seeds_around_a_finished_one_are_their_own(copy):
+    """Seeds 0 and 2 are trained together where seed 1 is finished."""
+    shutil.rmtree(copy / "seed0")
+    run_seeds(CATCH, copy, 3, resume=True, evaluate_after=False)
+    run(replace(CATCH, seed=2), copy / "alone", evaluate_after=False)
+    random = -(-CATCH.cycle.warmup_steps // CATCH.env.num_envs)
+    found, alone = (restore(copy / name) for name in ("seed2", "alone"))
+    assert found.config == alone.config
+    logs = [np.asarray(one.state.actor.action_log[:random]) for one in (found, alone)]
+    frames = [np.asarray(one.state.replay.frame[:, :random]) for one in (found, alone)]
+    np.testing.assert_array_equal(*logs)
+    np.testing.assert_array_equal(*frames)
+
+
+@pytest.mark.slow
+def test_a_kill_between_two_saves_leaves_nothing_in_the_way(copy):
+    """Seed 0 was saved once more than seed 1; saves between the two are made again."""
+    older, newest = sorted(Checkpoints(copy / "seed1").steps())
+    shutil.rmtree(copy / "seed1" / "checkpoints" / str(newest))
+    for seed in (0, 1):
+        (copy / f"seed{seed}" / "result.json").unlink()
+    often = replace(CATCH, run__checkpoint_every=2)
+    run_seeds(often, copy, 2, resume=True, evaluate_after=False)
+    for seed in (0, 1):
+        steps = Checkpoints(copy / f"seed{seed}").steps()
+        assert max(steps) == newest and min(steps) > older
+
+
+@pytest.mark.slow
 def test_a_lost_checkpoint_is_refused_before_anything_is_written(copy):
     shutil.rmtree(copy / "seed1" / "checkpoints")
     before = contents(copy)
@@ -116,8 +155,34 @@ def test_an_extended_run_keeps_the_shares_of_its_first_budget(copy, capsys):
     said = capsys.readouterr().out
     assert "extended from 150 to 400 steps" in said
     assert "as before: replay.capacity, target.fresh_steps" in said
+    # The same command goes on, or finds it finished; another share is another run.
+    before = contents(copy / "seed0")
+    run(longer, copy / "seed0", resume=True, evaluate_after=False)
+    said = capsys.readouterr().out
+    assert "this run was extended; as before: replay.capacity, target.fresh_steps" in said
+    assert "is finished" in said and contents(copy / "seed0") == before
+    with pytest.raises(CheckpointError, match=r"search.num_simulations: 4 -> 5; "):
+        run(replace(longer, search__num_simulations=5), copy / "seed0", resume=True)
     with pytest.raises(CheckpointError, match=r"env_steps: 400 -> 150"):
         run(CATCH, copy / "seed0", resume=True)
+
+
+@pytest.mark.slow
+def test_seeds_out_of_step_are_not_extended_together(tmp_path):
+    """Emulators of one had taken all their steps while those of the other still acted."""
+    config = replace(small_classic("CartPole-v1"), env_steps=200)
+    run_seeds(config, tmp_path / "run", 2, evaluate_after=False)
+    acts = [int(restore(tmp_path / "run" / f"seed{i}").state.actor.acts) for i in (0, 1)]
+    assert acts[0] != acts[1]
+    before, longer = contents(tmp_path), replace(config, env_steps=220)
+    with pytest.raises(RunError, match=r"cannot be extended together; .*seed0 --seed=0$"):
+        run_seeds(longer, tmp_path / "run", 2, resume=True, evaluate_after=False)
+    assert contents(tmp_path) == before
+    result = run(longer, tmp_path / "run" / "seed0", resume=True, evaluate_after=False)
+    assert result["env_steps"] == 220
+    # It goes on from there: its emulators are where the log of actions leads.
+    longer = replace(longer, env_steps=240)
+    assert run(longer, tmp_path / "run" / "seed0", resume=True, evaluate_after=False)
 
 
 @pytest.mark.slow
@@ -156,12 +221,23 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         run(CATCH, tmp_path / "file" / "run")
 
 
+def test_errors_of_the_file_system_are_one_line(tmp_path, capsys):
+    assert status("classic", *WORDS, f"--workdir={tmp_path / ('a' * 300)}") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "File name too long" in said and "Traceback" not in said
+
+
 def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     seen = []
     monkeypatch.setattr(train, "_run_rest", lambda todo, *_: seen.append(todo) or [{}])
     run(CATCH, "~/runs/mine")
     assert seen[0][0].workdir == tmp_path / "runs" / "mine"
+    assert default_workdir(RunArgs(workdir="~/one"), "task", "preset") == tmp_path / "one"
+    with pytest.raises(CheckpointError, match=f"no run in {tmp_path / 'two'}"):
+        restore("~/two")
+    kind = load_script("export").Args
+    assert expanded(kind(Path("~/three"), Path("here"))) == kind(tmp_path / "three", Path("here"))
 
 
 def test_one_process_at_a_time(tmp_path):

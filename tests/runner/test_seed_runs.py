@@ -217,6 +217,7 @@ def test_refuses_to_overwrite_and_to_resume_other_seeds(finished):
         ("--loss.entropy-target nan 0", "loss.entropy-target=(nan, 0.0) is out of range"),
         ("--env=jax/Cath", "unknown task 'jax/Cath'; the nearest are: jax/Catch"),
         ("--num-seeds=0", "num-seeds=0 is out of range: it must be at least 1"),
+        ("--env.id=Acrobot-v1", "env.id=Acrobot-v1 is set by --env: give the task there"),
     ],
 )
 def test_bad_input_is_one_clear_line(tmp_path, capfd, word, message):

@@ -9,7 +9,7 @@ from helpers.tiny import CATCH, load_script
 
 from ez_jax import restore, run
 from ez_jax.runner.checkpoint import CheckpointError
-from ez_jax.runner.sharing import MODEL, VARIABLES, shareable
+from ez_jax.runner.sharing import MODEL, VARIABLES, Model, export, shareable
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,14 @@ def test_the_card_tells_the_score(folders):
     assert f"Mean return {result['eval_mean']:.6g}" in card and "# jax/Catch" in card
     assert f"commit {result['commit'] or '-'}" in card and "jax 0." in card
     assert sum(path.stat().st_size for path in folders[1].iterdir()) < 100_000
+
+
+def test_a_run_that_was_not_evaluated(folders, tmp_path):
+    whole = restore(folders[0])
+    model = Model(whole.config, whole.variables, whole.env_steps, whole.updates)
+    export(model, {"env_steps": 150, "command": "python train.py"}, tmp_path / "model")
+    assert "Not evaluated." in (tmp_path / "model" / "README.md").read_text()
+    assert restore(tmp_path / "model").updates == CATCH.total_updates
 
 
 def test_the_command_names_no_folder():

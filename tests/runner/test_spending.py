@@ -65,22 +65,22 @@ def test_a_time_is_filled(seconds):
     config = replace(PRESETS["cpu"], env__id="Pong-v5")
     spec, rate = describe(config.env, config.env.stack).spec, 1e11
     found = spending.fit(config, spec, seconds, rate)
-    acts = (config.env_steps - config.cycle.warmup_steps) // config.env.num_envs
-    per_act, cost = found.cycle.updates_per_act, spending.of_config(found, spec)
-    final = config.cycle.final_updates
-    spent = cost.total(acts, acts * per_act + final) / (spending.REACHED * rate)
-    more = cost.total(acts, acts * (per_act + 1) + final) / (spending.REACHED * rate)
-    assert spent <= seconds < more
+    per_act = found.cycle.updates_per_act
+
+    def needs(config):  # all that a run of it does
+        cost, acts = spending.of_config(config, spec), (100_000 - 2000) // 8
+        return cost.total(acts, config.total_updates) / (spending.REACHED * rate)
+
+    assert needs(found) <= seconds < needs(replace(found, cycle__updates_per_act=per_act + 1))
     # Updates before width: the preset's own net from one update in two steps to two a step.
-    own, of_own = config.network.channels, spending.of_config(config, spec)
-    needs = [
-        of_own.total(acts, acts * updates + final) / (spending.REACHED * rate)
+    own, channels = config.network.channels, found.network.channels
+    few, many = (
+        needs(replace(config, cycle__updates_per_act=updates))
         for updates in (config.env.num_envs // 2, 2 * config.env.num_envs)
-    ]
-    channels = found.network.channels
-    assert channels < own if seconds < needs[0] else channels >= own
+    )
+    assert channels < own if seconds < few else channels >= own
     if channels > own:
-        assert seconds > needs[1] and per_act >= 2 * config.env.num_envs
+        assert seconds > many and per_act >= 2 * config.env.num_envs
     assert found == replace(
         config, network__channels=found.network.channels, cycle__updates_per_act=per_act
     )
@@ -89,9 +89,36 @@ def test_a_time_is_filled(seconds):
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.parametrize("env_steps", [2000, 4000])
+def test_updates_of_the_warm_up_count_too(env_steps):
+    """They are made up for after the last act: half of a run of twice its length, all of one that
+    never acts by a search.
+    """
+    config = replace(PRESETS["cpu"], env__id="Pong-v5", env_steps=env_steps)
+    spec = describe(config.env, config.env.stack).spec
+    found = spending.fit(config, spec, 120, 1e11)
+    cost, acts = spending.of_config(found, spec), spending.searched_acts(found)
+    assert acts == (env_steps - 2000) // 8
+    spent = cost.total(acts, found.total_updates) / (spending.REACHED * 1e11)
+    assert 60 < spent <= 120
+
+
+def test_seeds_share_the_time(monkeypatch):
+    monkeypatch.setattr(spending, "matmul_rate", lambda: 1e11)
+    script = load_script("atari100k")
+    words = ["--preset=cpu", "--workdir=/nowhere"]
+    one, four = (
+        script.fitted(script.parse([*words, *more]), "cpu").config
+        for more in (["--hours=1"], ["--hours=4", "--num-seeds=4"])
+    )
+    assert one == four and one != PRESETS["cpu"]
+
+
 def test_a_time_that_is_too_short():
     config = replace(PRESETS["cpu"], env__id="Pong-v5")
     spec = describe(config.env, config.env.stack).spec
+    with pytest.raises(ValueError, match="hours=1 is out of range: 4 steps need"):
+        spending.fit(replace(config, env_steps=4), spec, 3600, 1e11)
     with pytest.raises(ValueError, match=r"hours=0.001 .* 100,000 steps need at least"):
         spending.fit(config, spec, 3.6, 1e11)
 
@@ -111,5 +138,24 @@ def test_a_dry_run_shows_the_settings_and_the_cost(tmp_path, monkeypatch, capsys
     minutes = total / 1e11 / 0.5 / 60
     assert f"{minutes:.2g} minutes to " in rest or f"{60 * minutes:.2g} seconds to " in rest
     assert not (tmp_path / "run").exists()
+    nothing = ["--env-steps=500", "--cycle.updates-per-act=0", "--dry-run"]
+    assert load_script("classic").main(["--env=CartPole-v1", *nothing]) == 0
+    assert "500 steps, 0 updates\n0 FLOP" in capsys.readouterr().out
     assert load_script("classic").main(["--env=CartPole-v2", "--dry-run"]) == 2
     assert "the nearest are" in capsys.readouterr().err
+
+
+def test_searches_over_candidates_cost_by_their_number():
+    """16 candidates have 16 simulations by their count, as many as asked for here."""
+    vectors = classic("Pendulum-v1")
+    fixed = replace(vectors, search__num_simulations=16)
+    counted = replace(vectors, search__by_action_count=True)
+    assert vectors.search.num_simulations == 32 and vectors.search.sampled_actions == 16
+    assert of(counted).act == of(fixed).act < of(vectors).act
+
+
+def test_a_ratio_of_nothing_searches_nothing():
+    """What is left of a teacher's cost is the same for any simulations."""
+    teacher = replace(CATCH, reanalyse__mode="teacher", reanalyse__ratio=0.0)
+    few, many = (of(replace(teacher, search__num_simulations=n)) for n in (2, 50))
+    assert few.reanalysis == many.reanalysis > 0 and few.act < many.act

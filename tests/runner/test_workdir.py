@@ -14,7 +14,7 @@ from ez_jax.config import applicable, from_dict, replace
 from ez_jax.presets import PRESETS, classic
 from ez_jax.runner import checkpoint
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
-from ez_jax.runner.metrics import read_metrics
+from ez_jax.runner.metrics import MetricsFile, read_metrics
 from ez_jax.runner.provenance import provenance
 
 SHORT = replace(CARTPOLE, env_steps=244, cycle__final_updates=2)
@@ -101,6 +101,22 @@ def test_metrics_in_all_their_forms(tmp_path):
         "": [{"variant": "b", **row} for row in rows]
     }
     assert read_metrics(tmp_path / "nothing") == read_metrics(tmp_path) == {}
+
+
+def test_what_a_kill_leaves_of_the_metrics(tmp_path):
+    """The last line may be half a line; resuming keeps those of before the checkpoint."""
+    lines = [json.dumps({"updates": i, "loss/value": i / 4}) + "\n" for i in range(4)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(lines)[:-9])
+    assert [row["updates"] for row in read_metrics(tmp_path)[""]] == [0, 1, 2]
+    for updates, kept in ((9, 3), (1, 2)):
+        with MetricsFile(tmp_path, updates) as file:
+            assert path.read_text() == "".join(lines[:kept])
+            file.write({"updates": kept})
+        assert path.read_text() == "".join(lines[:kept]) + f'{{"updates": {kept}}}\n'
+    path.write_text(lines[0][:-9] + "\n" + lines[1])
+    with pytest.raises(ValueError, match=rf"cannot read line 1 of {path}"):
+        read_metrics(tmp_path)
 
 
 def test_provenance_of_a_copied_package(monkeypatch):
