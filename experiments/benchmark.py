@@ -24,6 +24,7 @@ from rich.console import Console
 
 from ez_jax import lowering
 from ez_jax.agent import learning, reanalysis
+from ez_jax.agent.budget import budget
 from ez_jax.agent.losses import active_losses
 from ez_jax.agent.search import make_recurrent_fn, make_root, search, search_from_root
 from ez_jax.agent.targets import make_targets
@@ -192,7 +193,8 @@ def act_rows(model: Model, args: Args) -> Iterator[Row]:
 def reanalyse_rows(model: Model, args: Args) -> Iterator[Row]:
     """Both modes, at the preset's sizes."""
     config, batch = model.config, model.config.cycle.batch_size
-    simulations = 16 if config.search.by_action_count else config.search.num_simulations
+    choices = model.spec.num_actions or config.search.sampled_actions
+    simulations = budget(config.search, choices).simulations
     held = random_replay(config, model.spec, 600)
     time = jnp.arange(batch) % 500 + config.env.stack
     drawn = Positions(jnp.arange(batch) % config.env.num_envs, time)

@@ -163,6 +163,11 @@ def _validate_sizes(config: Config) -> None:
             f"replay.capacity={config.replay.capacity} is out of range: {config.env.num_envs} "
             f"environments and cycle.batch-size={config.cycle.batch_size} need at least {needed}"
         )
+    if config.reanalyse.positions > config.replay.capacity:
+        raise ValueError(
+            f"reanalyse.positions={config.reanalyse.positions} is out of range: it must be at most "
+            f"replay.capacity={config.replay.capacity}"
+        )
     if config.env_steps < config.cycle.warmup_steps:
         raise ValueError(
             f"env-steps={config.env_steps} is out of range: the warm-up alone takes "

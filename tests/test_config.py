@@ -34,6 +34,10 @@ TAUGHT = dict(reanalyse__mode="teacher", reanalyse__ratio=1.0)
             "loss.entropy-target=0.5 0.0 does nothing with loss.entropy=0",
         ),
         (
+            dict(reanalyse__positions=1201, replay__capacity=1200),
+            "reanalyse.positions=1201 is out of range: it must be at most replay.capacity=1200",
+        ),
+        (
             dict(network__input_norm="running", network__norm="batch", network__residual="post"),
             "network.input-norm=running does nothing with network.norm=batch",
         ),
