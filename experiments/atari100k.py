@@ -22,7 +22,7 @@ from ez_jax.cli import (
     with_task,
 )
 from ez_jax.cli import parse as parse_options
-from ez_jax.config import Config, replace, validate
+from ez_jax.config import Config, differences, replace, validate
 from ez_jax.presets import PRESETS
 
 EXPECTED = {
@@ -90,14 +90,18 @@ def fitted(args: Args, preset: str) -> Args:
     if preset != "cpu":
         raise ValueError(f"hours={args.hours:g} with preset {preset}: only `cpu` can be fitted")
     check_counts(args)
-    config, begun = args.config, sizes_of(default_workdir(args, args.game, preset))
+    # All processes decide alike, and have the same sizes.
+    mine = {"hours": args.hours, "num_seeds": args.num_seeds, "resume": args.resume}
+    hosts.same(mine | {"preset": preset}, differences)
+    begun = hosts.agree(lambda: sizes_of(default_workdir(args, args.game, preset)))
+    config = args.config
     if args.resume and begun is not None:
         config = replace(config, **begun)
     else:
         validate(config)
         check_task(config.env)
         spec = describe(config.env, config.env.stack).spec
-        rate = hosts.agree(matmul_rate)  # all processes must have the same sizes
+        rate = hosts.agree(matmul_rate)
         config = fit(config, spec, 3600 * args.hours / args.num_seeds, rate)
     return dataclasses.replace(args, config=config)
 

@@ -135,30 +135,31 @@ def command(run: Callable[[list[str]], int], argv: list[str] | None) -> int:
     The processes of a run join before anything asks JAX for its devices, as presets and tasks do.
 
     Args:
-      run: parses and launches; its `ValueError` and `OSError` are one line for the user.
+      run: parses and launches; its `ValueError` is one line for the user.
       argv: words of the command line, by default those that this program was started with.
     """
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help", "--help-all"} & set(argv):
-        return run(argv)
+        try:
+            return run(argv)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     from ez_jax import hosts  # not for --help, which answers at once
     from ez_jax.runner.setup import setup
     from ez_jax.runner.stopping import Stopped
 
     try:
         setup(local=flag(argv, "local"))
-        with hosts.guard(Stopped, SystemExit):
+        with hosts.guard(Stopped):
             status = run(argv)
-    except SystemExit as left:  # of the parser
-        hosts.finish(left.code if isinstance(left.code, int) else 1)
-        raise
     except Stopped as stopped:
         hosts.say(str(stopped))
         status = stopped.status
     except KeyboardInterrupt:  # not in training, whose state is saved
         print("interrupted; go on with the same command and --resume", file=sys.stderr)
         status = 130
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     return hosts.finish(status)

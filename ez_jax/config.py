@@ -105,23 +105,21 @@ def validate(config, prefix: str = "") -> None:
             option = name.replace("_", "-")
             raise ValueError(f"{option}={value!r} must be one of {', '.join(choices)}")
     if isinstance(config, Config):
-        _validate_together(config)
+        _validate_sizes(config)
 
 
-def _validate_together(config: Config) -> None:
-    _validate_sizes(config)
-    _validate_targets(config)
-    network = config.network
-    raw = (network.input_norm, network.norm, network.residual) == ("running", "batch", "post")
-    if raw and not config.env.pixels:
-        raise ValueError(
-            "network.input-norm=running does nothing with network.norm=batch and "
-            "network.residual=post, which take vectors as they are: it must be batch"
-        )
+def validate_new(config: Config, *, image: bool) -> None:
+    """Checks what a new run may not have, and an older one that goes on perhaps has: settings that
+    do nothing, or learn from values that nothing computes.
 
+    Args:
+      config: of a run, validated.
+      image: observations are images.
 
-def _validate_targets(config: Config) -> None:
-    target, reanalyse, loss = config.target, config.reanalyse, config.loss
+    Raises:
+      ValueError: names the setting and what it must be.
+    """
+    network, target, reanalyse, loss = config.network, config.target, config.reanalyse, config.loss
     some = reanalyse.mode in ("sampled", "teacher") and reanalyse.ratio < 1
     if target.value != "td" and some:
         raise ValueError(
@@ -137,6 +135,12 @@ def _validate_targets(config: Config) -> None:
         shares = " ".join(map(str, loss.entropy_target))
         raise ValueError(
             f"loss.entropy-target={shares} does nothing with loss.entropy=0: it must be 0 0"
+        )
+    raw = (network.input_norm, network.norm, network.residual) == ("running", "batch", "post")
+    if raw and not image:
+        raise ValueError(
+            "network.input-norm=running does nothing with network.norm=batch and "
+            "network.residual=post, which take vectors as they are: it must be batch"
         )
 
 

@@ -7,11 +7,17 @@ import json
 import pytest
 from helpers.tiny import CATCH, ROOT
 
-from ez_jax.config import applicable, from_dict, replace, to_dict, validate
+from ez_jax.config import applicable, from_dict, replace, to_dict, validate, validate_new
 from ez_jax.presets import DMC, DMC_CPU, PRESETS, classic, continuous, dmc
 from ez_jax.presets.small import TASKS
 
 TAUGHT = dict(reanalyse__mode="teacher", reanalyse__ratio=1.0)
+
+
+def check(config):
+    """As of a new run that sees vectors."""
+    validate(config)
+    validate_new(config, image=False)
 
 
 @pytest.mark.parametrize(
@@ -44,9 +50,9 @@ TAUGHT = dict(reanalyse__mode="teacher", reanalyse__ratio=1.0)
     ],
 )
 def test_what_does_nothing_or_harm_is_refused(changes, message):
-    validate(CATCH)
+    check(CATCH)
     with pytest.raises(ValueError, match=message):
-        validate(replace(CATCH, **changes))
+        check(replace(CATCH, **changes))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,12 @@ def test_what_does_nothing_or_harm_is_refused(changes, message):
     ],
 )
 def test_what_does_something_is_taken(changes):
-    validate(replace(CATCH, **changes))
+    check(replace(CATCH, **changes))
+
+
+def test_norms_of_vectors_are_not_asked_of_images():
+    changes = dict(network__input_norm="running", network__norm="batch", network__residual="post")
+    validate_new(replace(CATCH, **changes), image=True)
 
 
 def test_presets_are_valid():
@@ -78,6 +89,7 @@ def test_presets_are_valid():
     ]
     for config in configs:
         validate(config)
+        validate_new(config, image=True)
 
 
 def test_configs_of_committed_results_are_valid():

@@ -126,7 +126,9 @@ def time_limit(config: EnvConfig) -> int | None:
         steps = gymnasium_lib.time_limit(config.id.removeprefix(GYMNASIUM))
     else:
         steps = envpool_lib.time_limit(config.id)
-    repeat = 1 if is_atari(config.id) else config.action_repeat
+    # With legal actions a repeat may end sooner.
+    single = is_atari(config.id) or hasattr(environment, "legal_actions")
+    repeat = 1 if single else config.action_repeat
     return None if steps is None else -(-int(steps) // repeat)
 
 

@@ -62,12 +62,15 @@ def together(fn: Callable[[], T]) -> T:
       ValueError: it raised one, or an `OSError`, in any process: that of this process, or of the
         first that did.
     """
-    failed: Exception | None = None
+    failed: ValueError | None = None
     made = None
     try:
         made = fn()
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         failed = error
+    except OSError as error:  # of the file system, before any work: a line for the user
+        failed = ValueError(str(error))
+        failed.__cause__ = error
     texts = group.exchange("together", "" if failed is None else str(failed) or "failed")
     if failed is not None:
         raise failed
@@ -172,7 +175,9 @@ def guard(*agreed: type[BaseException]) -> Iterator[None]:
             time.sleep(LOST_S + 5)  # the thread of `peers` ends this process meanwhile
         if isinstance(error, KeyboardInterrupt):
             peers.abandon(130, "interrupted; go on with the same command and --resume")
-        if isinstance(error, ValueError | OSError):
+        if isinstance(error, SystemExit) and isinstance(error.code, int):
+            peers.abandon(error.code, f"process {group.index} refused its command line")
+        if isinstance(error, ValueError):
             peers.abandon(2, f"error: {error}")
         traceback.print_exc()
         peers.abandon(1, f"process {group.index} failed: {type(error).__name__}: {reason(error)}")

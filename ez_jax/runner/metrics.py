@@ -74,7 +74,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     """A line of metrics; None for one that a kill cut short."""
     try:
         return json.loads(line)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
         return None
 
 

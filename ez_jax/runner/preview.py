@@ -2,7 +2,7 @@
 
 import json
 
-from ez_jax.config import Config, applicable, validate
+from ez_jax.config import Config, applicable, validate, validate_new
 from ez_jax.envs import check_task, is_atari
 from ez_jax.runner import spending
 from ez_jax.runner.agents import make_agent
@@ -20,6 +20,7 @@ def preview(config: Config, num_seeds: int = 1) -> str:
     validate(config)
     check_task(config.env)
     spec = make_agent(config).network.spec
+    validate_new(config, image=spec.image)
     shown = applicable(
         config, image=spec.image, atari=is_atari(config.env.id), vectors=spec.action_size > 0
     )

@@ -16,6 +16,7 @@ from ez_jax.config import (
     replace,
     to_dict,
     validate,
+    validate_new,
 )
 from ez_jax.envs import check_task, is_atari
 from ez_jax.runner.agents import make_agent
@@ -116,7 +117,7 @@ def check(
     validate(runs[0].config)
     validate(runs[-1].config)  # the largest seed
     check_task(runs[0].config.env)
-    make_agent(runs[0].config)
+    spec = make_agent(runs[0].config).network.spec
     for run in runs:
         _check_path(run.workdir)
         if not resume and (run.workdir / "config.json").exists():
@@ -147,6 +148,8 @@ def check(
                 todo.append((saved, run))
         if (step := newest_common([saved for saved, _ in todo])) is not None:
             meta = todo[0][0].restore_meta(step)
+        elif todo:
+            validate_new(runs[0].config, image=spec.image)
     finally:
         for saved in checkpoints:
             saved.close()

@@ -1,7 +1,7 @@
 """Results of runs in a few files that a repository can hold, and that `results` reads again.
 
 `runs.json` has settings and result of each run, a line each; `episodes.csv` the return of each
-game that was played with final parameters, or at random (mode `uniform`); `metrics.jsonl.gz` the
+game that was played with final parameters, or at random (mode `32-uniform`); `metrics.jsonl.gz` the
 lines of metrics. Variant, task and seed tell runs apart in all of them. Work directories are not
 named.
 """

@@ -114,6 +114,8 @@ def test_what_a_kill_leaves_of_the_metrics(tmp_path):
             assert path.read_text() == "".join(lines[:kept])
             file.write({"updates": kept})
         assert path.read_text() == "".join(lines[:kept]) + f'{{"updates": {kept}}}\n'
+    path.write_bytes("".join(lines[:2]).encode() + b"\0" * 5)  # as a lost host may leave it
+    assert [row["updates"] for row in read_metrics(tmp_path)[""]] == [0, 1]
     path.write_text(lines[0][:-9] + "\n" + lines[1])
     with pytest.raises(ValueError, match=rf"cannot read line 1 of {path}"):
         read_metrics(tmp_path)
