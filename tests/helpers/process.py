@@ -1,8 +1,9 @@
 """Run by `hosts/test_processes.py`: a process of several that meets the others again and again.
 
-    python -m helpers.process FOLDER [fail]
+    python -m helpers.process FOLDER [fail | refuse]
 
-With `fail` process 1 raises an error after some cycles.
+With `fail` process 1 raises an error after some cycles, with `refuse` it ends before them as a
+parser does.
 """
 
 import sys
@@ -41,6 +42,8 @@ if __name__ == "__main__":
     code = 0
     try:
         with hosts.guard(Stopped):
+            if "refuse" in sys.argv and not hosts.first():
+                sys.exit(2)
             cycles(Path(sys.argv[1]), "fail" in sys.argv)
     except Stopped as stopped:
         hosts.say(str(stopped))

@@ -130,6 +130,13 @@ def test_an_error_in_one_ends_all(tmp_path):
     assert "a fault of its own" in output(tmp_path, 1)
 
 
+@pytest.mark.slow
+def test_a_command_line_that_one_refuses_ends_all(tmp_path):
+    statuses = wait(start([*WORKER, str(tmp_path), "refuse"], tmp_path), 60)
+    assert statuses == [2, 2], output(tmp_path, 0)
+    assert "process 1 refused its command line" in output(tmp_path, 0)
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_one_whose_peers_do_not_come_says_so(index, tmp_path):
     code = "from ez_jax.hosts import start; start.START_S = 1; start.connect()"
