@@ -2,6 +2,7 @@
 optimisation.
 """
 
+import getpass
 import os
 import tempfile
 
@@ -11,8 +12,9 @@ FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 if jax.__version_info__ < (0, 12):  # an unknown flag ends the process
     FLAGS += " --xla_cpu_use_fusion_emitters=false"  # the older emitters compile a third faster
 os.environ.setdefault("XLA_FLAGS", FLAGS)
+USER = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
 os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "ez_jax_tests_cache")
+    "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"ez_jax_tests_cache-{USER}")
 )
 
 from ez_jax.runner.setup import setup  # noqa: E402

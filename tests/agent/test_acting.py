@@ -1,5 +1,7 @@
 """The bookkeeping of acting: steps, scores, lost lives, the log of actions and the cap."""
 
+from unittest import mock
+
 import jax
 import numpy as np
 import pytest
@@ -15,7 +17,21 @@ from helpers.scripted import (
 
 from ez_jax import config as config_lib
 from ez_jax.agent import acting
+from ez_jax.presets import PAPER
 from ez_jax.types import TimeStep
+
+
+def test_the_temperature_of_visit_counts():
+    """EfficientZero's 1, 0.5, 0.25 in the first half of 100,000 updates and two quarters; then that
+    of the last; handed on to the search.
+    """
+    updates = (0, 49_999, 50_000, 74_999, 75_000, 120_000)
+    heat = [float(acting.temperature(number, PAPER)) for number in updates]
+    assert heat == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    with mock.patch.object(acting, "search") as search:
+        acting.select(None, PAPER, None, None, None, 60_000)
+    assert float(search.call_args.kwargs["temperature"]) == 0.5
+    assert search.call_args.kwargs["explore"] is True
 
 
 def test_ignored_steps_count_for_nothing():

@@ -1,12 +1,14 @@
 """The page of the algorithm, called as it stands: no mesh and no stages."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.loops import warmed_up
 from helpers.tiny import CARTPOLE, CATCH
 
 from ez_jax.agent.agent import Agent, OneDevice
+from ez_jax.config import replace
 from ez_jax.networks import Network
 from ez_jax.types import EnvSpec
 
@@ -34,6 +36,27 @@ def test_one_device_needs_no_mesh():
     state, expected = loop.stages.update(state)
     same(updated, state)
     same(metrics, expected)
+
+
+@pytest.mark.slow
+def test_importance_weights_of_an_update():
+    """(N p)^-beta over the largest, and at least so much; beta rises from 0.4 to 1."""
+    config = replace(CARTPOLE, replay__importance_exponent=0.4, replay__min_importance_weight=0.1)
+    loop, state = warmed_up(config, devices=1)
+    agent = Agent(config, loop.stages.network, loop.stages.agent.terms)
+    priority = state.replay.priority
+    uneven = jnp.where(priority > 0, 4.0 ** (jnp.arange(priority.shape[1]) % 6), 0.0)
+    state = state.replace(replay=state.replay.replace(priority=uneven))
+    state, drawn = jax.jit(agent.draw)(state)
+    learn = jax.jit(agent.learn)
+    for updates, beta in ((0, 0.4), (config.total_updates, 1.0)):
+        learner = state.learner.replace(updates=jnp.int32(updates))
+        _, metrics = learn(state.replace(learner=learner), drawn)
+        weight = np.asarray(drawn.probability) ** -beta
+        weight = np.maximum(weight / weight.max(), 0.1)
+        assert np.ptp(weight) > 0.4
+        np.testing.assert_allclose(metrics["replay/mean_weight"], weight.mean(), rtol=1e-4)
+        np.testing.assert_allclose(metrics["replay/min_weight"], weight.min(), rtol=1e-4)
 
 
 def test_values_of_the_warm_up_are_those_of_a_fresh_network():

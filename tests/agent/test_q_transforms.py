@@ -163,6 +163,31 @@ def test_completed_qvalues_with_small_range(settings, expected):
     )
 
 
+def test_options_of_puct_arrive():
+    config = SearchConfig(
+        algorithm="muzero",
+        dirichlet_alpha=0.7,
+        dirichlet_fraction=0.1,
+        pb_c_init=2.0,
+        pb_c_base=9.0,
+    )
+    for explore, fraction in ((True, 0.1), (False, 0.0)):
+        with mock.patch.object(mctx, "muzero_policy") as policy:
+            search_from_root(
+                mock.MagicMock(),
+                table_recurrent,
+                config,
+                None,
+                None,
+                explore=explore,
+                temperature=0.3,
+            )
+        given = policy.call_args.kwargs
+        assert given["dirichlet_alpha"] == 0.7 and given["dirichlet_fraction"] == fraction
+        assert (given["pb_c_init"], given["pb_c_base"]) == (2.0, 9.0)
+        assert given["temperature"] == 0.3
+
+
 def test_completed_qvalues_before_the_first_visit():
     tree = make_tree([-1, -1], np.zeros((2, 3), np.int32), np.zeros((2, 3)), np.zeros((2, 3)), 0.9)
     tree = tree.replace(raw_values=jnp.array([0.7, 0]), children_prior_logits=jnp.zeros((2, 3)))

@@ -196,6 +196,30 @@ def test_dicts_are_flattened_by_name_and_actions_repeat():
     np.testing.assert_array_equal(both.frame, second.frame)
 
 
+@pytest.mark.parametrize("task", ["CartPole-v1", "gymnasium/CartPole-v1"])
+def test_repeated_actions_stop_at_the_end_of_an_episode(task):
+    """The pole falls after ten steps or so, in the middle of three: no later step counts."""
+    config = EnvConfig(id=task, clip_rewards=False, max_episode_steps=0)
+    seeds, push = [3, 4, 5], np.ones(3, int)
+    single = make(config, seeds, training=True)
+    lengths, over = np.zeros(3), np.zeros(3, bool)
+    single.reset()
+    while not over.all():
+        step = single.step(push)
+        lengths += ~over
+        over |= step.last
+    assert np.any(lengths % 3)
+    env = make(dataclasses.replace(config, action_repeat=3), seeds, training=True)
+    env.reset()
+    for decision in range(int(np.ceil(lengths.max() / 3)) + 1):
+        step, left = env.step(push), lengths - 3 * decision
+        here = left > 0  # not begun anew
+        np.testing.assert_array_equal(step.score[here], np.minimum(left, 3)[here])
+        np.testing.assert_array_equal(step.last[here], (left <= 3)[here])
+        np.testing.assert_array_equal(step.discount[here], (left > 3)[here])
+        np.testing.assert_array_equal(step.first[~here & (left > -3)], True)
+
+
 def test_make_gives_these_environments():
     env = make(EnvConfig(id="CartPole-v1", max_episode_steps=5), [0, 1], training=True)
     assert isinstance(env, EnvPool) and env.num_envs == 2 and not env.is_atari

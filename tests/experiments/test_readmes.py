@@ -12,7 +12,8 @@ from ez_jax.agent.diagnostics import health_table
 from ez_jax.config import replace, validate
 from ez_jax.runner import train
 
-READMES = [path for path in sorted(ROOT.rglob("README.md")) if ".pytest_cache" not in path.parts]
+OWN = ("ez_jax", "experiments", "notebooks", "tests")  # not those of an environment beside them
+READMES = [ROOT / "README.md", *sorted(p for name in OWN for p in (ROOT / name).rglob("README.md"))]
 READMES.append(ROOT / "experiments" / "clusters.md")
 FRONT, COMMANDS, INSIDE = (ROOT / name / "README.md" for name in (".", "experiments", "ez_jax"))
 RESULTS = ROOT / "experiments" / "results"

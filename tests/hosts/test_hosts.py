@@ -1,5 +1,6 @@
 """Agreements of processes, here threads with one store."""
 
+import json
 import threading
 import time
 
@@ -87,7 +88,7 @@ def test_a_process_alone_stops_at_the_end_of_its_cycle():
 def watched(monkeypatch):
     """Process 1 of two, whose peers beat fast; and what ended it."""
     monkeypatch.setattr(peers_lib, "BEAT_S", 0.01)
-    monkeypatch.setattr(peers_lib, "LOST_S", 0.3)
+    monkeypatch.setattr(peers_lib, "LOST_S", 2.0)
     two, ends = groups(2), []
     two[0].store.put("host/0", "node7")
     peers = Peers(two[1])
@@ -106,9 +107,9 @@ def until(condition, seconds=10):
 def test_a_silent_process_is_lost(watched):
     store, peers, ends = watched
     peers.start()
-    for beat in range(30):  # longer than the patience
+    for beat in range(50):  # longer than the patience
         store.put("alive/0", str(beat))
-        time.sleep(0.02)
+        time.sleep(0.05)
     assert not ends
     assert until(lambda: ends)
     assert ends[0][0] == 75 and "lost process 0 on node7" in ends[0][1] and "--resume" in ends[0][1]
@@ -125,7 +126,7 @@ def test_a_process_that_is_done_is_not_missed(watched):
     store, peers, ends = watched
     store.put("ended/0", "0 ")
     peers.start()
-    time.sleep(0.6)
+    time.sleep(2.5)
     assert not ends
 
 
@@ -143,9 +144,9 @@ def test_a_process_alone_is_stuck_too(monkeypatch):
     alone, ends = Peers(Group()), []
     alone.lost = lambda status, message: (ends.append((status, message)), alone.stop())
     monkeypatch.setattr(group_lib, "peers", alone)
-    with hosts.meeting(0.3) as meeting:
-        for _ in range(20):  # longer than that, and never stuck
-            time.sleep(0.03)
+    with hosts.meeting(2.0) as meeting:
+        for _ in range(50):  # longer than that, and never stuck
+            time.sleep(0.05)
             meeting.end_of_cycle()
         assert not ends
         assert until(lambda: ends) and ends[0][0] == 75
@@ -170,6 +171,18 @@ def test_an_error_of_another_process_is_everybodys(monkeypatch):
     monkeypatch.setattr(group_lib, "group", two[0])
     with pytest.raises(ValueError, match=r"^no room \(process 1 on node1\)$"):
         hosts.together(lambda: 7)
+
+
+def test_a_folder_that_another_process_does_not_see(monkeypatch, tmp_path):
+    two = groups(2)
+    two[0].store.put("host/0", "node0")
+    two[0].exchange_from_first(json.dumps(str(tmp_path / "elsewhere" / "token")))
+    two[0].store.put("together/1/0", "")
+    two[0].store.put("together/2/0", "")
+    monkeypatch.setattr(group_lib, "group", two[1])
+    monkeypatch.setattr(group_lib, "SEEN_S", 0.2)
+    with pytest.raises(ValueError, match="must be on a file system that all hosts share"):
+        hosts.shared_folder(tmp_path / "run")
 
 
 def test_alone_nothing_is_waited_for(tmp_path):

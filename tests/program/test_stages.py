@@ -187,29 +187,39 @@ def test_switch_reanalysis(mode):
 
 
 @pytest.mark.slow
-def test_sampled_reanalysis_uses_the_target_network():
-    """With zeroed target heads each reanalysed value is exactly zero; the current network's are
-    not.
+@pytest.mark.parametrize("mode", ["oldest", "sampled"])
+def test_which_network_searches(mode):
+    """The target network is still the initial one, whose zero heads say 0; the newest says more.
+
+    Acting and `oldest` take the newest, `sampled` the target network, for whole windows.
     """
     config = replace(
         CARTPOLE,
-        reanalyse__mode="sampled",
+        network__support=20,  # rounding grows with the atoms
+        reanalyse__mode=mode,
         cycle__target_interval=10**6,
         optimizer__warmup_updates=0,
     )
     stages, _, state = begin(config, updates=3)
+    state, selected = stages.select(state)
+    assert np.abs(np.asarray(selected.network_value)).max() > 1e-3
     state, drawn = stages.draw(state)
     lane, time = np.asarray(drawn.positions.lane), np.asarray(drawn.positions.time)
+    slots = state.replay.network_value.shape[1]
+    marked = jnp.full_like(state.replay.network_value, 7)
+    state = state.replace(replay=state.replay.replace(network_value=marked))
     state = stages.reanalyse(state, drawn)
-    values = np.asarray(state.replay.network_value)[
-        lane, time % state.replay.network_value.shape[1]
-    ]
-    np.testing.assert_allclose(
-        values, 0.0, atol=1e-4
-    )  # the target network is still the initial one: zero heads
-    assert (
-        np.abs(np.asarray(state.replay.network_value)).max() > 0
-    )  # acting wrote the current network's values
+    values = np.asarray(state.replay.network_value)
+    refreshed = values != 7
+    if mode == "oldest":
+        assert refreshed.sum() == config.reanalyse.positions
+        assert np.abs(values[refreshed]).max() > 1e-3
+        return
+    read = np.zeros_like(refreshed)
+    for step in range(config.target.unroll_steps + config.target.td_steps + 1):
+        read[lane, (time + step) % slots] = True
+    np.testing.assert_array_equal(refreshed, read)
+    np.testing.assert_allclose(values[refreshed], 0.0, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -55,6 +55,18 @@ class Pushed(Long):
         return step._replace(reward=action[0])
 
 
+class Uneven(Endless):
+    """Pays one a step and ends after three to eight steps."""
+
+    def reset(self, key):
+        return Reset((jax.random.randint(key, (), 3, 9), jnp.int32(0)), jnp.zeros(3))
+
+    def step(self, state, action, key):
+        length, at = state[0], state[1] + 1
+        over, no = at >= length, jnp.zeros((), bool)
+        return Step((length, at), jnp.zeros(3), jnp.ones(()), over, no)
+
+
 class Corridor:
     """Step k allows all actions but k % 3; an illegal one ends the game with -1."""
 
@@ -120,6 +132,22 @@ def test_games_that_the_environment_should_have_ended(monkeypatch, capsys):
         assert [episode.length for episode in found.episodes] == [length] * 2
 
 
+def test_what_follows_a_game_is_not_counted():
+    """Environments begin again by themselves while the longest game goes on."""
+    register("test/Uneven", Uneven)
+    found = evaluate(*bare("test/Uneven"), episodes=8, uniform=True)
+    lengths = [episode.length for episode in found.episodes]
+    assert len(set(lengths)) > 1 and min(lengths) >= 3 and max(lengths) <= 8
+    assert found.scores.tolist() == lengths and len(found.actions) == lengths[0] < max(lengths)
+
+
+def test_a_summary():
+    games = [Episode(i, 1_000_000 + i, score, 9) for i, score in enumerate([1.0, 1.0, 4.0])]
+    told = summary(CATCH, Evaluation(games, [0], 8))
+    assert (told["eval_mean"], told["eval_median"]) == (2, 1)
+    assert (told["eval_episodes"], told["eval_distinct"]) == (3, 2)
+
+
 def test_a_long_evaluation_says_how_far_it_is(endless, monkeypatch, capsys):
     clock = itertools.count(step=4)
     monkeypatch.setattr(evaluation.time, "monotonic", lambda: next(clock))
@@ -140,9 +168,22 @@ def test_actions_that_stick(endless):
         for sticky in (0.0, 0.5, 0.5)
     )
     assert stuck == again != free
-    repeats = np.mean(np.diff(stuck.actions) == 0)
-    assert repeats > np.mean(np.diff(free.actions) == 0)
     assert free.simulations == stuck.simulations == config.search.num_simulations
+
+
+def test_actions_stick_with_their_probability():
+    """Each game's dice are those of its own seed; the first step has nothing to repeat."""
+    register("test/Long", Long)
+    found = evaluate(*bare("test/Long"), episodes=3, uniform=True, sticky=0.5)
+    dice = [np.random.default_rng(1_000_000 + game) for game in range(3)]
+    before, taken = np.zeros(3, int), []
+    for step in range(20):
+        drawn = jax.random.randint(jax.random.fold_in(jax.random.key(0), step), (3,), 0, 3)
+        stuck = np.array([one.random() < 0.5 for one in dice]) & (step > 0)
+        before = np.where(stuck, before, drawn)
+        taken.append(before)
+    assert found.scores.tolist() == np.sum(taken, axis=0).tolist()
+    assert np.array(found.actions).tolist() == [actions[0] for actions in taken]
 
 
 def test_uniform_actions():

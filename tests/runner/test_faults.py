@@ -215,13 +215,13 @@ def test_a_run_that_does_not_come_to_the_end_of_a_cycle_ends_all_the_same():
 
 
 def test_an_obeyed_request_may_take_its_time(monkeypatch):
-    monkeypatch.setattr("ez_jax.runner.stopping.GRACE_S", 0.1)
+    monkeypatch.setattr("ez_jax.runner.stopping.GRACE_S", 2.0)
     with StopRequest() as stop:
         assert not stop.end_of_cycle()
         os.kill(os.getpid(), signal.SIGTERM)
         while not stop.end_of_cycle():  # a thread hears of the signal
             time.sleep(0.01)
-        time.sleep(0.3)
+        time.sleep(2.5)
     assert stop.status == 143
 
 

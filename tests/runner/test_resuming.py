@@ -4,11 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.tiny import CATCH, metrics, small_classic
+from helpers.tiny import CATCH, assert_same_bits, metrics, small_classic
 
 from ez_jax import restore, run, run_seeds
 from ez_jax.config import replace
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
+from ez_jax.runner.metrics import read_metrics
 from ez_jax.runner.workdir import RunError
 
 
@@ -109,9 +110,15 @@ def test_a_finished_run_is_extended(copy):
     """With twice the steps: the old results keep their names apart, the log of actions grows."""
     longer, workdir = replace(CATCH, env_steps=2 * CATCH.env_steps), copy / "seed0"
     before, first = metrics(workdir), (workdir / "result.json").read_text()
+    (workdir / "eval.csv").write_text("the games of before")
     result = run(longer, workdir, resume=True, evaluate_after=False)
     assert result["env_steps"] == longer.env_steps and result["updates"] == longer.total_updates
     assert (workdir / f"result-{CATCH.env_steps}.json").read_text() == first
+    assert (workdir / f"eval-{CATCH.env_steps}.csv").read_text() == "the games of before"
+    # The clock goes on from the newest checkpoint.
+    seconds = [row["wall_s"] for row in read_metrics(workdir)[""]]
+    assert result["wall_s"] >= result["train_wall_s"] >= seconds[-1]
+    assert min(seconds[len(before) :]) >= seconds[len(before) - 1]
     assert metrics(workdir)[: len(before)] == before
     assert restore(workdir).config == longer
 
@@ -156,7 +163,12 @@ def test_seeds_out_of_step_are_not_extended_together(tmp_path):
 
 @pytest.mark.slow
 def test_what_changes_no_number_may_change(copy):
+    """Lines, checkpoints and games: neither of a whole run nor of one that goes on."""
     other = replace(CATCH, seed=1, run__eval_episodes=3, run__log_every=2, run__checkpoint_every=7)
+    run(other, copy / "again", evaluate_after=False)
+    assert_same_bits(copy / "again", copy / "seed1")
+    logged = {row["updates"]: row for row in metrics(copy / "again")}
+    assert all(logged[row["updates"]] == row for row in metrics(copy / "seed1"))
     result = run(other, copy / "seed1", resume=True)
     assert result["eval_episodes"] == 3
     with pytest.raises(CheckpointError, match=r"loss.value: 0.25 -> 0.5$"):

@@ -34,7 +34,9 @@ from ez_jax.runner.stopping import Stopped
 
 # Many lines and checkpoints: a signal always finds the run between two of them.
 TASKS = {
-    task: replace(small_classic(task), run__log_every=2, run__checkpoint_every=8)
+    task: replace(
+        small_classic(task), run__log_every=2, run__checkpoint_every=8, run__eval_simulations=3
+    )
     for task in ("CartPole-v1", "jax/Catch")
 }
 FILES = ("config.json", "metrics.jsonl", "eval.csv", "result.json", "checkpoints")
@@ -94,6 +96,7 @@ def test_each_seed_writes_everything(finished):
         assert (result["env_steps"], result["updates"]) == (config.env_steps, config.total_updates)
         assert (
             result["eval_episodes"] == config.run.eval_episodes
+            and result["eval_simulations"] == 3
             and result["human_normalized"] is None
         )
         rows = metrics(folder)
@@ -128,7 +131,6 @@ def test_each_seed_is_restored_with_numbers_of_its_own(finished):
     assert sum(same) < len(same) / 2
 
 
-@only("jax/Catch")
 @pytest.mark.slow
 def test_evaluate_command_plays_a_seeds_games_again(finished, tmp_path):
     task, workdir, _ = finished
@@ -137,6 +139,7 @@ def test_evaluate_command_plays_a_seeds_games_again(finished, tmp_path):
         "evaluate.py",
         f"--workdir={workdir / 'seed1'}",
         f"--episodes={episodes}",
+        "--simulations=3",
         f"--output={tmp_path / 'scores'}",
     )
     assert done.returncode == 0, done.stderr

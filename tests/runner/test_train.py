@@ -232,7 +232,8 @@ def test_evaluate_command(reference, tmp_path):
     )
     rows = (tmp_path / "scores.csv").read_text().splitlines()
     assert len(rows) == 4 and all(row.endswith(",8") for row in rows[1:])
-    assert json.loads((tmp_path / "scores.json").read_text())["explore"] is False
+    told = json.loads((tmp_path / "scores.json").read_text())
+    assert told["explore"] is False and told["eval_simulations"] == 2
     missing = call("evaluate.py", f"--workdir={tmp_path}")
     assert missing.returncode == 2 and "config.json is missing" in missing.stderr
 

@@ -5,6 +5,7 @@ import gzip
 import importlib.metadata
 import json
 import os
+import shutil
 
 import pytest
 from helpers.tiny import CARTPOLE
@@ -13,6 +14,7 @@ from ez_jax import restore, run
 from ez_jax.config import applicable, from_dict, replace
 from ez_jax.presets import PRESETS, classic
 from ez_jax.runner import checkpoint
+from ez_jax.runner import workdir as workdir_lib
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.metrics import MetricsFile, read_metrics
 from ez_jax.runner.provenance import provenance
@@ -67,6 +69,20 @@ def test_resuming_with_other_losses_is_refused(with_loss, losses, message):
 def test_resuming_a_finished_run_with_its_losses(with_loss):
     result = run(SHORT, with_loss, resume=True, losses={"mine": (mine, 0.1)}, evaluate_after=False)
     assert result["updates"] == SHORT.total_updates
+
+
+def test_what_new_runs_are_refused_goes_on_where_it_was_begun(with_loss, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise ValueError("not for new runs")
+
+    monkeypatch.setattr(workdir_lib, "validate_new", refused)
+    begun, losses = shutil.copytree(with_loss, tmp_path / "begun"), {"mine": (mine, 0.1)}
+    (begun / "result.json").unlink()
+    result = run(SHORT, begun, resume=True, losses=losses, evaluate_after=False)
+    assert result["updates"] == SHORT.total_updates
+    with pytest.raises(ValueError, match=r"^not for new runs$"):
+        run(SHORT, tmp_path / "new", losses=losses)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow

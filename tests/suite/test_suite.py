@@ -209,6 +209,18 @@ def test_claims(tmp_path):
     assert not list(tmp_path.rglob(".claim")) and not list((tmp_path / ".owners").iterdir())
 
 
+def test_an_owner_shows_that_it_lives(tmp_path):
+    """By itself, while it does other things."""
+    run = tmp_path / "run"
+    with Claims(tmp_path, beat_s=0.05) as one, Claims(tmp_path, beat_s=60) as other:
+        assert one.take(run)
+        sign, deadline = tmp_path / ".owners" / one.owner, time.time() + 60
+        os.utime(sign, (time.time() - 120,) * 2)
+        while other.owner_of(run) is None and time.time() < deadline:
+            time.sleep(0.01)
+        assert other.owner_of(run) == one.owner and not other.take(run)
+
+
 def test_signs_of_the_dead_are_cleared_away(tmp_path):
     """By the next that begins; those of the living stay."""
     with Claims(tmp_path, beat_s=60) as dead, Claims(tmp_path, beat_s=60) as alive:
@@ -276,16 +288,65 @@ def test_a_run_that_another_has_is_waited_for_and_taken_over(tmp_path):
     assert (job.workdir / "count").read_text() == "x"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_goes_to_the_runs(tmp_path, number):
+    """They save and end; what has not begun is left, and the claims are given back."""
+    code = (
+        "import signal\n"
+        "def stop(*_):\n"
+        "    open(WORKDIR + '/saved', 'w').close(); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "open(WORKDIR + '/begun', 'w').close(); time.sleep(100)\n"
+    )
+    jobs = [fake_job(tmp_path, name, code) for name in ("one", "two")]
+    sent = []
+
+    def show(running, counts):
+        if (jobs[0].workdir / "begun").exists() and not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+
+    ended = work(jobs, tmp_path, show=show, say=lambda text: None, poll_s=0.02)
+    assert ended.stopped == number and not ended.failed
+    assert (jobs[0].workdir / "saved").exists() and not jobs[1].workdir.exists()
+    assert not list(tmp_path.rglob(".claim"))
+
+
+@pytest.mark.parametrize("ended, status", [((15, {}), 143), ((2, {}), 130), ((0, {"a": 1}), 1)])
+def test_the_status_of_a_suite(suite, tmp_path, monkeypatch, ended, status):
+    monkeypatch.setattr(suite, "work", lambda *_, **__: jobs_lib.Ended(ended[1], ended[0]))
+    assert suite.main(["--tasks", "jax/Catch", f"--workdir={tmp_path}"]) == status
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="there are no two cores to share",
+)
+def test_runs_beside_each_other_share_the_cores(tmp_path):
+    code = (
+        "while len(os.sched_getaffinity(0)) == " + str(len(os.sched_getaffinity(0))) + ":\n"
+        "    time.sleep(0.01)\n"
+        "with open(WORKDIR + '/result.json', 'w') as file:\n"
+        "    cores = sorted(os.sched_getaffinity(0))\n"
+        "    json.dump({'eval_mean': 1.5, 'env_steps': 12_000, 'cores': cores}, file)\n"
+    )
+    jobs = [fake_job(tmp_path, name, code) for name in ("one", "two")]
+    work(jobs, tmp_path, at_once=2, say=lambda text: None, poll_s=0.02)
+    shares = [set(finished(job)["cores"]) for job in jobs]
+    assert set.union(*shares) == os.sched_getaffinity(0) and not set.intersection(*shares)
+
+
 def test_a_run_ends_with_the_process_that_started_it(tmp_path):
     """SIGKILL of the suite: its run is gone at once, so that nobody else makes it beside it."""
     job = fake_job(tmp_path, "one", "open(WORKDIR + '/begun', 'w').close(); time.sleep(100)")
     job.workdir.mkdir(parents=True)
     code = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'ez_jax.suite.tied', "
-    parent = subprocess.Popen(["python", "-c", f"{code}{job.command[0]!r}])"])
+    parent = subprocess.Popen([sys.executable, "-c", f"{code}{job.command[0]!r}])"])
     deadline = time.time() + 60
     while not (job.workdir / "begun").exists() and time.time() < deadline:
         time.sleep(0.02)
-    running = f"pgrep -f ez_jax.suite.tied.*{job.command[0]}"
+    # The run alone: the words of its parent have quotes between the two.
+    running = f"pgrep -f ez_jax.suite.tied\\s+{job.command[0]}"
     assert subprocess.run(running.split(), capture_output=True).stdout
     parent.kill()
     parent.wait()
