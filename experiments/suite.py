@@ -231,6 +231,9 @@ def list_jobs(args: Args, settings: Sequence[str]) -> Iterator[Job]:
         for label, task, config, command in found:
             workdir = args.workdir / label / task / f"seed{seed}"
             command = [*command, f"--seed={seed}", f"--workdir={workdir}", "--resume"]
+            command += [
+                "--local"
+            ]  # claims alone couple machines, whatever a cluster's variables say
             yield Job(label, task, replace(config, seed=seed), workdir, tuple(command))
 
 
@@ -258,8 +261,14 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     from ez_jax.suite.overview import Overview
 
-    with Overview() as overview:
-        ended = work(jobs, args.workdir, at_once=args.jobs, show=overview.show, say=overview.say)
+    try:
+        with Overview() as overview:
+            ended = work(
+                jobs, args.workdir, at_once=args.jobs, show=overview.show, say=overview.say
+            )
+    except OSError as error:
+        print(f"error: {error}; the same command goes on", file=sys.stderr)
+        return 2
     done = sum(finished(job) is not None for job in jobs)
     print(
         f"{done} of {len(jobs)} runs are finished; report: python experiments/report.py "

@@ -136,12 +136,25 @@ def validate_new(config: Config, *, image: bool) -> None:
         raise ValueError(
             f"loss.entropy-target={shares} does nothing with loss.entropy=0: it must be 0 0"
         )
+    if network.action_embedding in (1, 2):
+        raise ValueError(
+            f"network.action-embedding={network.action_embedding} is out of range: it must be 0 or "
+            "at least 3, since so few are the same for nearly all actions once they are normalised"
+        )
+    if network.joint_norm and not _normalises_heads_by_batch(network, image):
+        raise ValueError(
+            "network.joint-norm=True does nothing where no head has BatchNorm: it must be False"
+        )
     raw = (network.input_norm, network.norm, network.residual) == ("running", "batch", "post")
     if raw and not image:
         raise ValueError(
             "network.input-norm=running does nothing with network.norm=batch and "
             "network.residual=post, which take vectors as they are: it must be batch"
         )
+
+
+def _normalises_heads_by_batch(network: NetworkConfig, image: bool) -> bool:
+    return network.norm == "batch" or (image and network.trunk_norm == "batch")
 
 
 def _validate_sizes(config: Config) -> None:
@@ -216,6 +229,7 @@ def applicable(config: Config, *, image: bool, atari: bool, vectors: bool) -> di
         ("network", image, "residual input_norm"),
         ("network", image and vectors, "action_planes"),
         ("network", raw_input, "input_norm"),
+        ("network", not _normalises_heads_by_batch(network, image), "joint_norm"),
         ("network", not network.value_prefix, "lstm"),
         ("network", not network.projection, "predictor"),
         ("search", gumbel, "dirichlet_alpha dirichlet_fraction pb_c_init pb_c_base temperature"),

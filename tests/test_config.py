@@ -47,6 +47,17 @@ def check(config):
             dict(network__input_norm="running", network__norm="batch", network__residual="post"),
             "network.input-norm=running does nothing with network.norm=batch",
         ),
+        *(
+            (
+                dict(network__action_embedding=size),
+                f"network.action-embedding={size} is out of range: it must be 0 or at least 3",
+            )
+            for size in (1, 2)
+        ),
+        (
+            dict(network__joint_norm=True, network__norm="layer"),
+            "network.joint-norm=True does nothing where no head has BatchNorm",
+        ),
     ],
 )
 def test_what_does_nothing_or_harm_is_refused(changes, message):
@@ -64,11 +75,20 @@ def test_what_does_nothing_or_harm_is_refused(changes, message):
         dict(target__bootstrap="search", reanalyse__mode="sampled"),
         dict(loss__entropy=0.1, loss__entropy_target=(0.5, 0.0)),
         dict(network__input_norm="running", network__norm="layer"),
+        dict(network__joint_norm=True, network__norm="batch"),
+        dict(network__action_embedding=3),
         dict(network__input_norm="running", network__norm="batch", network__residual="pre"),
     ],
 )
 def test_what_does_something_is_taken(changes):
     check(replace(CATCH, **changes))
+
+
+def test_heads_of_images_have_a_norm_of_their_own():
+    joint = replace(CATCH, network__joint_norm=True, network__norm="layer")
+    validate_new(joint, image=True)
+    with pytest.raises(ValueError, match=r"network.joint-norm=True does nothing"):
+        validate_new(replace(joint, network__trunk_norm="layer"), image=True)
 
 
 def test_norms_of_vectors_are_not_asked_of_images():
@@ -156,6 +176,7 @@ def test_a_setting_is_left_out_where_another_leaves_it_unread(changes, names):
 def test_settings_by_the_kind_of_observation_and_action():
     of_images = {"residual", "input_norm"}
     of_vectors = {"patch", "motion", "pools", "head_channels", "action_planes", "trunk_norm"}
+    of_vectors.add("joint_norm")  # their heads have LayerNorm here
     for image, wanted in ((True, of_images), (False, of_vectors)):
         found = unread(DMC_CPU, image=image)
         mine = {name.partition(".")[2] for name in found if name.startswith("network.")}

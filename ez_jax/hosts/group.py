@@ -6,7 +6,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -171,16 +172,28 @@ def guard(*agreed: type[BaseException]) -> Iterator[None]:
     except BaseException as error:
         if group.count == 1 or isinstance(error, agreed):
             raise
-        if _is_of_others(error):
-            time.sleep(LOST_S + 5)  # the thread of `peers` ends this process meanwhile
-        if isinstance(error, KeyboardInterrupt):
-            peers.abandon(130, "interrupted; go on with the same command and --resume")
         if isinstance(error, SystemExit) and isinstance(error.code, int):
             peers.abandon(error.code, f"process {group.index} refused its command line")
         if isinstance(error, ValueError):
+            _wait_for_the_cause(error)
             peers.abandon(2, f"error: {error}")
-        traceback.print_exc()
-        peers.abandon(1, f"process {group.index} failed: {type(error).__name__}: {reason(error)}")
+        end_all(type(error), error, error.__traceback__)
+
+
+def end_all(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> NoReturn:
+    """Ends all processes for an exception that this one does not catch; a `sys.excepthook`."""
+    _wait_for_the_cause(error)
+    if isinstance(error, KeyboardInterrupt):
+        peers.abandon(130, "interrupted; go on with the same command and --resume")
+    traceback.print_exception(kind, error, trace)
+    peers.abandon(1, f"process {group.index} failed: {kind.__name__}: {reason(error)}")
+
+
+def _wait_for_the_cause(error: BaseException) -> None:
+    if _is_of_others(error):
+        time.sleep(LOST_S + 5)  # the thread of `peers` ends this process meanwhile
 
 
 def _is_of_others(error: BaseException) -> bool:

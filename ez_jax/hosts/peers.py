@@ -40,8 +40,8 @@ class Peers:
         self._over = threading.Event()
         self.look: dict[str, Callable[[], None]] = {}  # called at each beat
         self.lost: Callable[[int, str], None] = end
-        self.status = 1
-        """Exit status of this process, once its work is done."""
+        self.status = 0
+        """Exit status of this process, once its work is done; `abandon` has its own."""
 
     def start(self) -> None:
         """Begins to beat, and to look, unless it does already."""
@@ -92,8 +92,8 @@ class Peers:
     def _check(self, peer: int, beat: str | None, ended: str | None) -> None:
         if ended is not None:
             status, _, message = ended.partition(" ")
-            if message:
-                self.lost(int(status), f"{message} (process {peer})")
+            if message or status != "0":
+                self.lost(int(status), f"{message or 'it failed'} (process {peer})")
             self._seen[peer] = "", time.monotonic()  # it has done its work
             return
         before, since = self._seen[peer]

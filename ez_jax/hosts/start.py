@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import sys
 import warnings
 
 import jax
@@ -120,6 +121,7 @@ def _join() -> None:
     group_lib.become(group, peers)
     peers.start()
     atexit.register(peers.leave_in_order)
+    sys.excepthook = group_lib.end_all  # of scripts, which have no `guard` around them
     # The first collective has 30 seconds (gloo), and programs are compiled at unlike speeds: so one
     # that is tiny, when all are here.
     group.exchange("here", "")

@@ -46,11 +46,12 @@ class Game(NamedTuple):
     action: np.ndarray  # [T] or [T, D]
     score: np.ndarray  # [T] rewards as the task gives them
     reward: np.ndarray  # [T] as training sees them, perhaps clipped
-    returns: np.ndarray  # [T] discounted, of the rewards that followed
+    returns: np.ndarray  # [T] discounted, of the rewards that followed; see `play`
     network_value: np.ndarray  # [T]
     search_value: np.ndarray  # [T]
-    policy: np.ndarray  # [T, P] outputs of the policy head
+    policy: np.ndarray  # [T, P] outputs of the policy head, -inf for actions that are not legal
     target: np.ndarray  # [T, P] what the policy would learn of the search
+    legal: np.ndarray | None = None  # [T, A] bool, where the task says which actions are
 
 
 def play(
@@ -62,6 +63,10 @@ def play(
     actions: Sequence[np.ndarray] | None = None,
 ) -> Game:
     """Plays the first evaluation game, or a part of it, by the best action of noiseless searches.
+
+    Where the game goes on after the last step, or was ended by its time limit, the returns end with
+    the value of a search there, as those do that values are trained towards. Lost lives end
+    nothing here; with `env.episodic_life` training's values end with them.
 
     Args:
       model: see `restore`.
@@ -78,9 +83,12 @@ def play(
     timestep = env.reset()
     shape = (1, *observation_shape(spec))
     stack = push_frame(jnp.zeros(shape, spec.frame_dtype), timestep.frame, timestep.first)
-    seen, steps = [np.asarray(stack[0])], []
+    seen, steps, allowed = [np.asarray(stack[0])], [], []
     for step in range(max_steps if actions is None else len(actions)):
         found, policy = look(model.variables, stack, step, timestep.legal)
+        if timestep.legal is not None:
+            allowed.append(np.asarray(timestep.legal[0]))
+            policy = jnp.where(timestep.legal, policy, -jnp.inf)
         action = np.asarray(found.action if actions is None else actions[step][None])
         timestep = env.step(action)
         stack = push_frame(stack, timestep.frame, timestep.first)
@@ -102,6 +110,9 @@ def play(
     action, score, reward, network_value, search_value, policy, target = columns
     returns = np.zeros(len(reward))
     following = 0.0
+    if not timestep.game_over[0] or timestep.discount[0]:
+        found, _ = look(model.variables, stack, len(steps), None)
+        following = float(found.search_value[0])
     for step in range(len(reward) - 1, -1, -1):
         following = returns[step] = reward[step] + config.target.discount * following
     return Game(
@@ -114,4 +125,5 @@ def play(
         search_value,
         policy,
         target,
+        np.stack(allowed) if allowed else None,
     )

@@ -16,7 +16,7 @@ from ez_jax.runner.restore import Restored
 
 @functools.cache
 def _compiled(network: Network, config: Config, explore: bool, simulations: int | None) -> Callable:
-    def search(variables, key, observation):
+    def search(variables, key, observation, legal):
         root = make_root(network, variables, observation, config.search.embedding_dtype)
         return tree_from_root(
             root,
@@ -27,6 +27,7 @@ def _compiled(network: Network, config: Config, explore: bool, simulations: int 
             explore=explore,
             temperature=0.0,
             num_simulations=simulations,
+            legal=legal,
             actions=network.spec.actions,
         ).output.search_tree.replace(embeddings=None, extra_data=None)
 
@@ -54,6 +55,7 @@ def grow(
     explore: bool = False,
     num_simulations: int | None = None,
     seed: int = 0,
+    legal: np.ndarray | None = None,
 ) -> list[Node]:
     """Searches from one observation `[..., S * C]` and returns the tree, the root first.
 
@@ -63,9 +65,11 @@ def grow(
       explore: with the noise of training.
       num_simulations: instead of the training's.
       seed: of the search's key.
+      legal: `[A]` bool, of the observation's step in `Game.legal`; all are by default.
     """
     search = _compiled(model.network, replace(model.config, seed=0), explore, num_simulations)
-    grown = search(model.variables, jax.random.key(seed), observation[None])
+    allowed = None if legal is None else np.asarray(legal)[None]
+    grown = search(model.variables, jax.random.key(seed), observation[None], allowed)
     tree = jax.tree.map(lambda x: np.asarray(x[0]), grown)
     value = float(tree.node_values[0])
     nodes = [Node(0, -1, -1, 0, int(tree.node_visits[0]), 1.0, 0.0, value, value)]

@@ -135,6 +135,8 @@ class BatchNorm(nn.Module):
             return by_average
 
         def by_batch(x: Array) -> tuple[Array, Array, Array]:
+            if not self.affine:  # entries of an observation, whose mean may be far from 0
+                return exactly_normalised(x, self.epsilon)
             return lowering.normalise_by_batch(x, scale, bias, self.epsilon)
 
         # Without an axis of steps all is one step.
@@ -150,6 +152,18 @@ class BatchNorm(nn.Module):
             found = Moments(mean=batch_mean, variance=batch_variance, momentum=self.momentum)
             self.sow("moments", "batch", found, reduce_fn=lambda _, new: new)
         return by_average if self.running else y.reshape(x.shape)
+
+
+def exactly_normalised(x: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """`[..., C]` over its batch, with mean and variance `[C]` in two passes.
+
+    The mean of squares less the square of the mean loses a deviation that is below 1e-3 of the mean
+    to float32's rounding.
+    """
+    axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axes)
+    variance = jnp.mean(jnp.square(x - mean), axes)
+    return (x - mean) * jax.lax.rsqrt(variance + epsilon), mean, variance
 
 
 def normalise(

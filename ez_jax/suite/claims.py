@@ -52,7 +52,8 @@ class Claims:
     def take(self, workdir: Path) -> bool:
         """Claims a run; False where another owner that is alive has it."""
         workdir.mkdir(parents=True, exist_ok=True)
-        if not self._create(workdir / CLAIM) and not self._take_over(workdir):
+        made = self._create(workdir / CLAIM) or self._read(workdir) == self.owner
+        if not made and not self._take_over(workdir):
             return False
         self._mine.add(workdir)
         return True
@@ -66,13 +67,18 @@ class Claims:
 
     def owner_of(self, workdir: Path) -> str | None:
         """The living owner of a run, None where there is none."""
+        owner = self._read(workdir)
+        return None if owner is None or self._is_dead(owner, workdir) else owner
+
+    def _read(self, workdir: Path) -> str | None:
         try:
-            owner = (workdir / CLAIM).read_text()
+            return (workdir / CLAIM).read_text()
         except FileNotFoundError:
             return None
+
+    def _is_dead(self, owner: str, workdir: Path) -> bool:
         # One that died before it wrote its name: the claim has the age of that.
-        sign = self._alive / owner if owner else workdir / CLAIM
-        return None if self._is_stale(sign) else owner
+        return self._is_stale(self._alive / owner if owner else workdir / CLAIM)
 
     def _take_over(self, workdir: Path) -> bool:
         if self.owner_of(workdir) is not None:
@@ -84,9 +90,13 @@ class Claims:
         if not self._create(taking):
             return False
         try:
-            if self.owner_of(workdir) is not None:
-                return False
-            (workdir / CLAIM).unlink(missing_ok=True)
+            # Only the claim of a dead owner is taken away, which nobody else does meanwhile: where
+            # it was given back, the next may have claimed the run already.
+            owner = self._read(workdir)
+            if owner is not None:
+                if not self._is_dead(owner, workdir):
+                    return False
+                (workdir / CLAIM).unlink(missing_ok=True)
             return self._create(workdir / CLAIM)
         finally:
             taking.unlink(missing_ok=True)

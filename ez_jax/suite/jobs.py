@@ -1,6 +1,7 @@
 """A list of runs, worked off by one or more processes on one or more machines."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ OUTPUT = "output.txt"
 """What a run prints, in its work directory."""
 SETTINGS = "settings.json"
 """Settings of all seeds of a set's task, in the folder above them."""
+AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN)
+"""Errors of a file server that is away for a while."""
 SCORED = ("eval_episodes", "eval_simulations")
 """Settings of the section `run` that change scores; the others change no number."""
 
@@ -131,49 +134,65 @@ def work(
     done: dict[str, dict[str, Any]] = {}  # results by name, which never change: read once each
     running: list[Running] = []
     signals: list[int] = []
-    with claims or Claims(folder) as mine, _signals(signals.append):
-        while not signals:
-            for one in [r for r in running if r.process.poll() is not None]:
-                running.remove(one)
-                one.output.close()
-                mine.release(one.job.workdir)
-                if (result := finished(one.job)) is not None:
-                    done[one.job.name] = result
-                if result is None:
-                    failed[one.job.name] = one.process.returncode
-                    said = f"failed with status {one.process.returncode}"
-                    say(f"{one.job.name} {said}; see {one.job.workdir / OUTPUT}")
-                else:
-                    say(f"{one.job.name}: {result['eval_mean']:.2f}")
-            busy = {one.job.name for one in running}
-            left = []
-            for job in jobs:
-                if job.name in failed or job.name in done or job.name in busy:
-                    continue
-                if (result := finished(job)) is not None:
-                    done[job.name] = result
-                else:
-                    left.append(job)
-            if not left and not running:
-                break
-            for job in left:
-                if len(running) >= at_once:
-                    break
-                if mine.take(job.workdir):
-                    if finished(job) is not None:  # by its owner, a moment ago
-                        mine.release(job.workdir)
-                        continue
-                    place = min(set(range(at_once)) - {one.place for one in running})
-                    running.append(_start(job, place, at_once))
-                    say(f"{job.name} begins")
-            seconds = sum(result.get("wall_s", 0.0) for result in done.values())
-            show(running, Counts(len(done), len(failed), len(jobs), seconds))
-            time.sleep(poll_s)
-        for one in running:
-            one.process.send_signal(signal.SIGTERM)
-        for one in running:
-            one.process.wait()
+
+    def look(mine: Claims) -> bool:
+        """Notes what has ended, and begins what is free; whether anything is left."""
+        for one in [r for r in running if r.process.poll() is not None]:
+            result = finished(one.job)
+            running.remove(one)
             one.output.close()
+            mine.release(one.job.workdir)
+            if result is None:
+                failed[one.job.name] = one.process.returncode
+                said = f"failed with status {one.process.returncode}"
+                say(f"{one.job.name} {said}; see {one.job.workdir / OUTPUT}")
+            else:
+                done[one.job.name] = result
+                say(f"{one.job.name}: {result['eval_mean']:.2f}")
+        busy = {one.job.name for one in running}
+        left = []
+        for job in jobs:
+            if job.name in failed or job.name in done or job.name in busy:
+                continue
+            if (result := finished(job)) is not None:
+                done[job.name] = result
+            else:
+                left.append(job)
+        for job in left:
+            if len(running) >= at_once:
+                break
+            if mine.take(job.workdir):
+                if finished(job) is not None:  # by its owner, a moment ago
+                    mine.release(job.workdir)
+                    continue
+                place = min(set(range(at_once)) - {one.place for one in running})
+                running.append(_start(job, place, at_once))
+                say(f"{job.name} begins")
+        return bool(left or running)
+
+    with claims or Claims(folder) as mine, _signals(signals.append):
+        waiting = False
+        try:
+            while not signals:
+                try:
+                    if not look(mine):
+                        break
+                    waiting = False
+                except OSError as error:
+                    if error.errno not in AWAY:
+                        raise
+                    if not waiting:
+                        say(f"waiting for the files of {folder}: {error}")
+                    waiting = True
+                seconds = sum(result.get("wall_s", 0.0) for result in done.values())
+                show(running, Counts(len(done), len(failed), len(jobs), seconds))
+                time.sleep(poll_s)
+        finally:
+            for one in running:
+                one.process.send_signal(signal.SIGTERM)
+            for one in running:
+                one.process.wait()
+                one.output.close()
     return Ended(failed, signals[0] if signals else 0)
 
 

@@ -53,9 +53,13 @@ def collect(folders: Sequence[Path], name: str = "") -> Sets:
         twice.
     """
     sets: Sets = {}
-    for folder in folders:
-        for own, runs in finished_in(folder).items():
-            sets.setdefault(name or own, []).extend(runs)
+    found = [(folder, finished_in(folder)) for folder in folders]
+    labels = [own for _, its in found for own in its]
+    for folder, its in found:
+        for own, runs in its.items():
+            # Folders of the same name, as of two suites, are told apart by what they lie in.
+            label = f"{_place(folder)}/{own}" if labels.count(own) > 1 else own
+            sets.setdefault(name or label, []).extend(runs)
     if not sets:
         where = ", ".join(map(str, folders))
         raise ValueError(f"no finished run in {where}: there is no result.json with scores")
@@ -68,6 +72,12 @@ def collect(folders: Sequence[Path], name: str = "") -> Sets:
                     f"{other.source}"
                 )
     return sets
+
+
+def _place(folder: Path) -> str:
+    """What tells a set from another of the same name: its archive, or the folder around it."""
+    folder = folder.resolve()
+    return folder.name if (folder / RUNS).exists() else folder.parent.name
 
 
 def finished_in(folder: Path) -> Sets:

@@ -131,6 +131,21 @@ def test_an_error_in_one_ends_all(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fail", [False, True])
+def test_a_script_of_ones_own(tmp_path, fail):
+    """Without a command around it: it ends with 0, and an error in one process ends all."""
+    script = (
+        "import sys\nfrom ez_jax import hosts, setup\nsetup()\n"
+        f"if {fail} and not hosts.first():\n    raise RuntimeError('a fault of its own')\n"
+        "hosts.together(lambda: 0)\nprint('done')\n"
+    )
+    (tmp_path / "mine.py").write_text(script)
+    statuses = wait(start([str(tmp_path / "mine.py")], tmp_path), 60)
+    assert statuses == ([1, 1] if fail else [0, 0]), output(tmp_path, 0)
+    assert "a fault of its own" in output(tmp_path, 0) if fail else "done" in output(tmp_path, 1)
+
+
+@pytest.mark.slow
 def test_a_command_line_that_one_refuses_ends_all(tmp_path):
     statuses = wait(start([*WORKER, str(tmp_path), "refuse"], tmp_path), 60)
     assert statuses == [2, 2], output(tmp_path, 0)

@@ -1,13 +1,18 @@
 """A trained model of Catch, looked at: what it believes is what happens."""
 
+import dataclasses
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.tiny import ROOT
 
 from ez_jax import restore
 from ez_jax.actions import Continuous
+from ez_jax.config import replace
+from ez_jax.envs import register
+from ez_jax.envs.catch import Catch
 from ez_jax.look import (
     Game,
     Panel,
@@ -23,6 +28,26 @@ from ez_jax.look import (
 )
 from ez_jax.look.panel import NETWORK, SEARCH, WIDTH
 from ez_jax.look.tree import Node
+
+
+class ShortCatch(Catch):
+    """Ends after four steps, by a limit or for good."""
+
+    def __init__(self, cut):
+        super().__init__()
+        self._cut = cut
+
+    def step(self, state, action, key):
+        step = super().step(state, action, key)
+        over = step.state.row >= 4
+        return step._replace(terminated=over & (not self._cut), truncated=over & self._cut)
+
+
+class LeftCatch(Catch):
+    """Nothing moves right."""
+
+    def legal_actions(self, state):
+        return jnp.arange(3) < 2
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +182,37 @@ def test_a_panel_of_vectors():
     rows, columns = np.nonzero((image == SEARCH).all(axis=-1))
     upper = (rows > 95) & (rows < 122)
     assert columns[upper].max() < 12 and columns[rows > 125].min() > WIDTH - 12
+
+
+def test_the_returns_of_a_game_that_goes_on_end_with_a_value(model, game):
+    """As those that values are trained towards: of a part of a game, and of one that a time limit
+    ended.
+    """
+    discount = model.config.target.discount
+    part = play(model, max_steps=4)
+    expected = game.search_value[4] * discount ** np.arange(4, 0, -1)
+    np.testing.assert_allclose(part.returns, expected, rtol=1e-5)
+    config = replace(model.config, env__id="test/ShortCatch")
+    for cut, last in ((True, discount * game.search_value[4]), (False, 0.0)):
+        register("test/ShortCatch", lambda cut=cut: ShortCatch(cut))
+        short = play(dataclasses.replace(model, config=config))
+        assert len(short.reward) == 4
+        assert short.returns[-1] == pytest.approx(last, rel=1e-5)
+
+
+def test_only_what_is_legal_is_drawn_and_searched(model):
+    """Catch in which nothing may move right, the last of three actions."""
+    register("test/LeftCatch", LeftCatch)
+    left = dataclasses.replace(model, config=replace(model.config, env__id="test/LeftCatch"))
+    found = play(left)
+    assert found.legal.shape == (9, 3) and not found.legal[:, 2].any() and found.action.max() < 2
+    assert np.isneginf(found.policy[:, 2]).all() and (found.target[:, 2] < 1e-6).all()
+    heights = [bar.get_height() for bar in draw_policies(left, found, 0).axes[0].patches]
+    assert heights[2] == 0 and sum(heights[:3]) == pytest.approx(1)
+    assert Panel(found, model.network.spec.actions)(0, 160).shape == (160, WIDTH, 3)
+    nodes = grow(model, found.observation[0], legal=found.legal[0])
+    assert {node.action for node in nodes if node.parent == 0} == {0, 1}
+    assert 2 in {node.action for node in grow(model, found.observation[0]) if node.parent == 0}
 
 
 def test_actions_of_a_game_played_before(model, game):

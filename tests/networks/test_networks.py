@@ -10,6 +10,7 @@ from ez_jax import config as config_lib
 from ez_jax import presets
 from ez_jax.agent.transforms import logits_to_scalar
 from ez_jax.networks import Network, Step, init_variables
+from ez_jax.networks.layers import BatchNorm
 from ez_jax.observations import observation_shape
 from ez_jax.types import EnvSpec
 
@@ -275,6 +276,20 @@ def test_bfloat16_trunk_has_float32_heads(spec, residual):
     assert state.dtype == step.state.dtype == jnp.bfloat16
     for x in (*root, *prediction, *step.memory, step.prefix_logits):
         assert x.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("mean, deviation", [(1000, 0.3), (100, 0.03), (-5, 0.1), (0, 20)])
+def test_entries_far_from_zero_are_standardised(mean, deviation):
+    """The mean of squares less the square of the mean would find 0 or four times the variance."""
+    x = np.float32(mean + deviation * np.random.default_rng(0).normal(size=(128, 2)))
+    layer = BatchNorm(momentum=0.99, affine=False)
+    variables = layer.init(jax.random.key(0), x, True)
+    found, updates = jax.jit(lambda x: layer.apply(variables, x, True, mutable=["moments"]))(x)
+    exact = np.float64(x)
+    variance = exact.var(axis=0)
+    expected = (exact - exact.mean(axis=0)) / np.sqrt(variance + 1e-5)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    np.testing.assert_allclose(updates["moments"]["batch"].variance[0], variance, rtol=2e-3)
 
 
 @pytest.mark.parametrize("residual", ["post", "pre"])

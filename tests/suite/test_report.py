@@ -158,6 +158,16 @@ def test_what_is_not_finished_is_left_out(atari, capsys):
     assert "6 runs in 1 sets" in (output / "README.md").read_text()
 
 
+def test_folders_of_one_name_are_sets_of_their_own(tmp_path):
+    """Of two suites: the same seeds before and after a change."""
+    for place, mean in (("before", 1.0), ("after", 3.0)):
+        finish(tmp_path / place / "auto" / "Pong" / "seed0", "Pong", 0, mean)
+    finish(tmp_path / "after" / "other" / "Pong" / "seed0", "Pong", 0, 5.0)
+    folders = [tmp_path / name for name in ("before/auto", "after/auto", "after/other")]
+    found = {name: [run.score for run in runs] for name, runs in collect(folders).items()}
+    assert found == {"before/auto": [1.0], "after/auto": [3.0], "other": [5.0]}
+
+
 def test_variants_of_an_archive_are_sets(tmp_path):
     runs = [
         {"variant": name, "seed": seed, "result": {"game": "Pong", "seed": seed, "eval_mean": 1.0}}

@@ -1,5 +1,6 @@
 """Many runs from one command: the list, claims, interruptions, and the report of it all."""
 
+import errno
 import json
 import os
 import signal
@@ -53,6 +54,8 @@ def test_the_list(suite, tmp_path):
         for name in (whole, "auto-loss.consistency=0", prefix)
         if (task, name) != ("walker-walk", prefix)
     ]
+    # A cluster's variables are not for the runs: each is alone.
+    assert all("--local" in job.command for job in found)
     assert len(found) == 16 and {job.config.seed for job in found[8:]} == {4}
     replace = suite.replace
     catch = replace(classic("jax/Catch", env_steps=3000), seed=3)
@@ -273,6 +276,41 @@ def test_failures_are_told_and_the_rest_is_made(tmp_path):
     # Finished runs are not made again.
     work(jobs[1:], tmp_path, say=said.append, poll_s=0.02)
     assert (jobs[1].workdir / "count").read_text() == "x"
+
+
+def test_a_file_server_that_is_away_for_a_while(tmp_path, monkeypatch):
+    """Nothing is lost: it is waited for, and said once; with other errors runs save and end."""
+    jobs, said, take = [fake_job(tmp_path, "one", DONE)], [], Claims.take
+    errors = [OSError(errno.ESTALE, "stale file handle")] * 2
+
+    def sometimes(claims, workdir):
+        taken = take(claims, workdir)
+        if errors:
+            raise errors.pop()
+        return taken
+
+    monkeypatch.setattr(Claims, "take", sometimes)
+    assert not work(jobs, tmp_path, say=said.append, poll_s=0.02).failed
+    assert finished(jobs[0]) and sum("stale file handle" in line for line in said) == 1
+
+    code = (
+        "import signal\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (open(WORKDIR + '/saved', 'w'), sys.exit(0)))\n"
+        "open(WORKDIR + '/begun', 'w').close(); time.sleep(100)\n"
+    )
+    jobs = [fake_job(tmp_path, name, code) for name in ("two", "three")]
+
+    def later(claims, workdir):
+        if workdir == jobs[0].workdir:
+            return take(claims, workdir)
+        while not (jobs[0].workdir / "begun").exists():
+            time.sleep(0.01)
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(Claims, "take", later)
+    with pytest.raises(OSError, match="no space left"):
+        work(jobs, tmp_path, at_once=2, say=said.append, poll_s=0.02)
+    assert (jobs[0].workdir / "saved").exists() and not list(tmp_path.rglob(".claim"))
 
 
 def test_a_run_that_another_has_is_waited_for_and_taken_over(tmp_path):
