@@ -30,7 +30,7 @@ from ez_jax.agent.search import make_recurrent_fn, make_root, search, search_fro
 from ez_jax.agent.targets import make_targets
 from ez_jax.config import replace
 from ez_jax.networks import Network, encode
-from ez_jax.presets import PRESETS
+from ez_jax.presets import ATARI_PRESETS
 from ez_jax.program.loops import HostLoop, make_training_envs
 from ez_jax.program.mesh import make_mesh
 from ez_jax.program.stages import Stages, counters
@@ -355,13 +355,18 @@ def measured(args: Args) -> Iterator[Row]:
 
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
-    wrong = [f"size {s!r}: there are {', '.join(PRESETS)}" for s in args.sizes if s not in PRESETS]
+    known = ", ".join(ATARI_PRESETS)
+    wrong = [f"size {s!r}: there are {known}" for s in args.sizes if s not in ATARI_PRESETS]
     wrong += [f"row {o!r}: there are {', '.join(KINDS)}" for o in args.only if o not in KINDS]
     wrong += [f"no file {args.compare}"] if args.compare and not args.compare.exists() else []
     if wrong:
         print(f"error: {wrong[0]}", file=sys.stderr)
         return 2
-    make_folders(args.output, args.picture)
+    try:
+        make_folders(args.output, args.picture)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     jax.config.update("jax_enable_compilation_cache", False)
     console = Console(width=None if sys.stdout.isatty() else 110)
     old = read(args.compare) if args.compare else None

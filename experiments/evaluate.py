@@ -12,12 +12,11 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
 from ez_jax import restore, setup
-from ez_jax.cli import expanded, import_modules
+from ez_jax.cli import OfRun, expanded, import_modules
 from ez_jax.config import replace, validate
 from ez_jax.look import Panel, play
 from ez_jax.runner.evaluation import evaluate, game_name, summary, write_episodes
@@ -25,10 +24,10 @@ from ez_jax.runner.provenance import make_folders, write_result
 from ez_jax.runner.video import check_video, record_video
 
 
-@dataclass(frozen=True)
-class Args:
-    workdir: Path
-    """Work directory of a run, or a folder that export.py made."""
+@dataclass(frozen=True, kw_only=True)
+class Args(OfRun):
+    """Options; the work directory may be a folder that export.py made."""
+
     episodes: int = 32
     """Games, each with its own seed for the no-ops at its start."""
     simulations: int = 0
@@ -43,8 +42,6 @@ class Args:
     """Probability that the environment repeats the action before, drawn by the game's seed: greedy
     games then differ.
     """
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
-    """Modules that register environments of one's own."""
     max_steps: int = 0
     """Ends a game after so many agent steps; 0: as the run's config says."""
     video: Path | None = None
@@ -91,7 +88,9 @@ def main(argv: list[str] | None = None) -> int:
             config = replace(config, env__eval_max_episode_steps=args.max_steps)
         validate(config)
         output = args.output or args.workdir / default_name(args)
-        make_folders(output)
+        base = output.stem if output.suffix in (".csv", ".json") else output.name
+        table, told = (output.with_name(base + suffix) for suffix in (".csv", ".json"))
+        make_folders(table, told)
         found = evaluate(
             restored.network,
             config,
@@ -121,9 +120,9 @@ def main(argv: list[str] | None = None) -> int:
         + (f", human-normalised {normalized:.3f}" if normalized is not None else "")
         + f"; {result['eval_distinct']} distinct returns in {result['eval_episodes']} episodes"
     )
-    write_episodes(output.with_suffix(".csv"), found)
-    write_result(output.with_suffix(".json"), result)
-    print(f"scores: {output.with_suffix('.csv')}")
+    write_episodes(table, found)
+    write_result(told, result)
+    print(f"scores: {table}")
     if args.video:
         panel = None
         if args.beliefs:

@@ -12,13 +12,11 @@ from pathlib import Path
 
 import tyro
 
-from ez_jax.cli import expanded
+from ez_jax.cli import OfRun, expanded, import_modules
 
 
-@dataclass(frozen=True)
-class Args:
-    workdir: Path
-    """Work directory of a run."""
+@dataclass(frozen=True, kw_only=True)
+class Args(OfRun):
     output: Path
     """Folder to write."""
 
@@ -31,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
     setup()
     try:
+        import_modules(args.imports)
         run = restore(args.workdir)
         path = args.workdir / "result.json"
         result = read_json(path) if path.exists() else None

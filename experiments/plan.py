@@ -25,7 +25,7 @@ import tyro
 
 from ez_jax.cli import option
 from ez_jax.config import Config, EnvConfig, replace, to_dict, validate
-from ez_jax.presets import PRESETS
+from ez_jax.presets import ATARI_PRESETS, PAPER
 
 
 class Chip(NamedTuple):
@@ -92,24 +92,37 @@ def main(argv: list[str] | None = None) -> int:
         missing = prepare(kind)
         if missing:
             return fail(f'{missing} is missing: pip install -e ".[plan]"')
-    preset = PRESETS.get(option(argv, "preset", Args.preset), PRESETS["paper"])
+    preset = ATARI_PRESETS.get(option(argv, "preset", Args.preset), PAPER)
     args = tyro.cli(Args, args=argv, default=Args(config=preset), description=__doc__)
     if kind not in CHIPS and args.target != "here":
         return fail(
             f"unknown target {args.target!r}: here, or one of {', '.join(CHIPS)} and a topology, "
             "e.g. tpu:v5e:2x4"
         )
-    if args.preset not in PRESETS:
-        return fail(f"unknown preset {args.preset!r}: there are {', '.join(PRESETS)}")
+    if args.preset not in ATARI_PRESETS:
+        return fail(f"unknown preset {args.preset!r}: there are {', '.join(ATARI_PRESETS)}")
     from ez_jax.envs import check_task
+    from ez_jax.program.stages import check_divisible
+    from ez_jax.runner.provenance import make_folders
 
     try:
         check_task(EnvConfig(id=f"{args.game}-v5"))
         validate(args.config)
+        make_folders(args.output)
         chip, devices = find(args.target, kind, topology)
-    except ValueError as error:
+        config = sized(args.config, len(devices), f"{args.game}-v5")
+        validate(config)
+        check_divisible(config, len(devices))
+    except (ValueError, OSError) as error:
         return fail(str(error))
-    return report(args, chip, devices)
+    return report(args, config, chip, devices)
+
+
+def sized(config: Config, devices: int, task: str) -> Config:
+    """With as many environments as there are devices, or a multiple; updates keep their ratio."""
+    envs = math.lcm(config.env.num_envs, devices)
+    updates = config.cycle.updates_per_act * envs // config.env.num_envs
+    return replace(config, env__id=task, env__num_envs=envs, cycle__updates_per_act=updates)
 
 
 def prepare(kind: str) -> str:
@@ -176,7 +189,7 @@ def find(target: str, kind: str, topology: str) -> tuple[Chip, list]:
     return Chip(*(figure * share for figure in figures), chip.per_host), devices_found
 
 
-def report(args: Args, chip: Chip, devices: list) -> int:
+def report(args: Args, config: Config, chip: Chip, devices: list) -> int:
     """Compiles and prints."""
     import jax
     import numpy as np
@@ -185,18 +198,9 @@ def report(args: Args, chip: Chip, devices: list) -> int:
     from ez_jax.envs import describe
     from ez_jax.program import ahead
     from ez_jax.runner import spending
-    from ez_jax.runner.provenance import make_folders, write_result
+    from ez_jax.runner.provenance import write_result
 
-    make_folders(args.output)
-    config, count = args.config, len(devices)
-    # As many environments as there are devices, or a multiple; updates stay in their ratio.
-    envs = math.lcm(config.env.num_envs, count)
-    config = replace(
-        config,
-        env__id=f"{args.game}-v5",
-        env__num_envs=envs,
-        cycle__updates_per_act=config.cycle.updates_per_act * envs // config.env.num_envs,
-    )
+    count, envs = len(devices), config.env.num_envs
     spec = describe(config.env, config.env.stack).spec
     axes = (AxisType.Auto,)
     mesh = Mesh(np.array(devices), ("data",), axis_types=axes)

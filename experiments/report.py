@@ -15,6 +15,8 @@ from pathlib import Path
 
 import tyro
 
+from ez_jax.cli import expanded
+
 
 @dataclass(frozen=True)
 class Args:
@@ -27,7 +29,7 @@ class Args:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = tyro.cli(Args, args=argv, description=__doc__)
+    args = expanded(tyro.cli(Args, args=argv, description=__doc__))
     from ez_jax.suite.report import write  # not for --help, which answers at once
     from ez_jax.suite.results import collect, finished_in
 

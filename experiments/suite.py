@@ -28,7 +28,7 @@ from typing import Annotated
 import tyro
 
 from ez_jax.cli import expanded, import_modules, imports
-from ez_jax.config import Config, EnvConfig, replace, validate
+from ez_jax.config import Config, EnvConfig, replace, validate, validate_new
 from ez_jax.suite.jobs import Job, agree, finished, work
 from ez_jax.suite.published import ATARI
 
@@ -194,6 +194,9 @@ def list_jobs(args: Args, settings: Sequence[str]) -> Iterator[Job]:
     Raises:
       ValueError: a task, preset, switch or setting is bad.
     """
+    from ez_jax.runner.agents import make_agent  # not for --help, which answers at once
+    from ez_jax.runner.workdir import what_applies
+
     tasks = list(
         itertools.chain(*(sorted(ATARI) if task == "atari100k" else [task] for task in args.tasks))
     )
@@ -221,10 +224,14 @@ def list_jobs(args: Args, settings: Sequence[str]) -> Iterator[Job]:
             if name == "atari100k.py":  # its presets are the same for all games
                 configs[name, preset, switch] = config
                 config = replace(config, env__id=f"{task}-v5")
-            if switch and config == whole:
-                continue  # the task has this already
-            whole = whole or config
             validate(config)
+            spec = make_agent(config).network.spec
+            validate_new(config, image=spec.image)
+            applies = what_applies(config, spec)
+            if switch and applies == whole:
+                print(f"left out: {switch} changes nothing for {task} with preset {preset}")
+                continue
+            whole = whole or applies
             label = folder_name(f"{preset}-{switch}" if switch else preset)
             found.append((label, folder_name(task), config, [str(HERE / name), *words]))
     for seed in range(args.seed, args.seed + args.num_seeds):

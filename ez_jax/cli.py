@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
@@ -50,6 +50,16 @@ class RunArgs:
     config: Annotated[tyro.conf.FlagConversionOff[Config], tyro.conf.arg(name="")] = field(
         default_factory=Config
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRun:
+    """Options of commands that look at a run."""
+
+    workdir: Path
+    """Work directory of a run."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import")] = ()
+    """Modules that register environments of one's own."""
 
 
 Args = TypeVar("Args", bound=RunArgs)
@@ -233,12 +243,14 @@ def default_workdir(args: RunArgs, task: str, preset: str) -> Path:
 
 def expanded(args: Options) -> Options:
     """Options with the `~` of their paths written out; shells leave that of `--workdir=~/run`."""
-    paths = {
-        each.name: getattr(args, each.name).expanduser()
-        for each in dataclasses.fields(args)
-        if isinstance(getattr(args, each.name), Path)
-    }
-    return dataclasses.replace(args, **paths)
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(whole(item) for item in value)
+        return value.expanduser() if isinstance(value, Path) else value
+
+    values = {each.name: whole(getattr(args, each.name)) for each in dataclasses.fields(args)}
+    return dataclasses.replace(args, **values)
 
 
 def import_modules(names: Sequence[str]) -> None:

@@ -141,20 +141,12 @@ def validate_new(config: Config, *, image: bool) -> None:
             f"network.action-embedding={network.action_embedding} is out of range: it must be 0 or "
             "at least 3, since so few are the same for nearly all actions once they are normalised"
         )
-    if network.joint_norm and not _normalises_heads_by_batch(network, image):
-        raise ValueError(
-            "network.joint-norm=True does nothing where no head has BatchNorm: it must be False"
-        )
     raw = (network.input_norm, network.norm, network.residual) == ("running", "batch", "post")
     if raw and not image:
         raise ValueError(
             "network.input-norm=running does nothing with network.norm=batch and "
             "network.residual=post, which take vectors as they are: it must be batch"
         )
-
-
-def _normalises_heads_by_batch(network: NetworkConfig, image: bool) -> bool:
-    return network.norm == "batch" or (image and network.trunk_norm == "batch")
 
 
 def _validate_sizes(config: Config) -> None:
@@ -220,6 +212,7 @@ def applicable(config: Config, *, image: bool, atari: bool, vectors: bool) -> di
     network, search, target = config.network, config.search, config.target
     mode, gumbel = config.reanalyse.mode, search.algorithm == "gumbel"
     by_count, taught = gumbel and search.by_action_count, mode in ("sampled", "teacher")
+    heads_without_batch = network.norm == "layer" and not (image and network.trunk_norm == "batch")
     raw_input = network.norm == "batch" and network.residual == "post"
     unread = (
         ("env", atari, "pixels action_slots action_repeat"),
@@ -229,7 +222,7 @@ def applicable(config: Config, *, image: bool, atari: bool, vectors: bool) -> di
         ("network", image, "residual input_norm"),
         ("network", image and vectors, "action_planes"),
         ("network", raw_input, "input_norm"),
-        ("network", not _normalises_heads_by_batch(network, image), "joint_norm"),
+        ("network", heads_without_batch, "joint_norm"),
         ("network", not network.value_prefix, "lstm"),
         ("network", not network.projection, "predictor"),
         ("search", gumbel, "dirichlet_alpha dirichlet_fraction pb_c_init pb_c_base temperature"),

@@ -266,7 +266,7 @@ class CycleConfig:
     batch_size: int = bounded(256, 1)
     """Positions an update."""
     updates_per_act: int = bounded(4, 0)
-    """Updates after each lock-step of all environments; as many as these make one a step."""
+    """Updates after a lock-step of all environments: their number makes one update a step."""
     final_updates: int = bounded(20_000, 0)
     """Updates after the last environment step."""
     warmup_steps: int = bounded(2000, 1)

@@ -54,10 +54,6 @@ def check(config):
             )
             for size in (1, 2)
         ),
-        (
-            dict(network__joint_norm=True, network__norm="layer"),
-            "network.joint-norm=True does nothing where no head has BatchNorm",
-        ),
     ],
 )
 def test_what_does_nothing_or_harm_is_refused(changes, message):
@@ -75,20 +71,12 @@ def test_what_does_nothing_or_harm_is_refused(changes, message):
         dict(target__bootstrap="search", reanalyse__mode="sampled"),
         dict(loss__entropy=0.1, loss__entropy_target=(0.5, 0.0)),
         dict(network__input_norm="running", network__norm="layer"),
-        dict(network__joint_norm=True, network__norm="batch"),
         dict(network__action_embedding=3),
         dict(network__input_norm="running", network__norm="batch", network__residual="pre"),
     ],
 )
 def test_what_does_something_is_taken(changes):
     check(replace(CATCH, **changes))
-
-
-def test_heads_of_images_have_a_norm_of_their_own():
-    joint = replace(CATCH, network__joint_norm=True, network__norm="layer")
-    validate_new(joint, image=True)
-    with pytest.raises(ValueError, match=r"network.joint-norm=True does nothing"):
-        validate_new(replace(joint, network__trunk_norm="layer"), image=True)
 
 
 def test_norms_of_vectors_are_not_asked_of_images():
@@ -186,6 +174,18 @@ def test_settings_by_the_kind_of_observation_and_action():
             f"loss.{name}" for name in wanted
         }
     assert "network.action_planes" in unread(DMC, image=True, vectors=True)
+
+
+def test_moments_of_heads_are_joined_where_they_have_batch_norm():
+    name = "network.joint_norm"
+    for norm, trunk, image, read in (
+        ("batch", "batch", False, True),
+        ("layer", "batch", False, False),
+        ("layer", "batch", True, True),
+        ("layer", "layer", True, False),
+    ):
+        config = replace(CATCH, network__norm=norm, network__trunk_norm=trunk)
+        assert (name not in unread(config, image=image)) == read
 
 
 def test_a_target_network_is_read_by_its_modes_alone():

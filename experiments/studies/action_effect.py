@@ -22,6 +22,7 @@ import tyro
 from ez_jax import setup
 from ez_jax.actions import Discrete
 from ez_jax.agent import replay as replay_lib
+from ez_jax.cli import OfRun, expanded, import_modules
 from ez_jax.networks import Network, encode
 from ez_jax.observations import frames_to_channels
 from ez_jax.runner.provenance import make_folders, write_result
@@ -33,10 +34,8 @@ NEWEST = 0.1
 """Share of the steps that are new: the run has hardly trained on them."""
 
 
-@dataclass(frozen=True)
-class Args:
-    workdir: Path
-    """Work directory of a run."""
+@dataclass(frozen=True, kw_only=True)
+class Args(OfRun):
     output: Path | None = None
     """JSON file to write."""
     positions: int = 4096
@@ -68,6 +67,9 @@ def measure(restored: Restored, replay: Replay, args: Args) -> list[dict[str, An
         def apply(method: Any, *args: Array) -> Array:
             return network.apply(variables, *args, method=method)
 
+        def nearer(one: Array, other: Array) -> Array:
+            return 1.0 * (one < other) + 0.5 * (one == other)
+
         def flat(x: Array) -> Array:
             return x.reshape(x.shape[0], -1)
 
@@ -87,10 +89,10 @@ def measure(restored: Restored, replay: Replay, args: Args) -> list[dict[str, An
         return {
             "state_error": distance[0],
             "state_effect": jnp.linalg.norm(flat(after[0] - after[1]), axis=-1),
-            "state_told_apart": 1.0 * (distance[0] < distance[1]),
+            "state_told_apart": nearer(*distance),
             "projection_error": 1 - cosine[0],
             "projection_error_of_another": 1 - cosine[1],
-            "projection_told_apart": 1.0 * (cosine[0] > cosine[1]),
+            "projection_told_apart": nearer(-cosine[0], -cosine[1]),
         }
 
     rng, rows = np.random.default_rng(0), []
@@ -114,11 +116,12 @@ def measure(restored: Restored, replay: Replay, args: Args) -> list[dict[str, An
 
 def main(argv: list[str] | None = None) -> int:
     setup()
-    args = tyro.cli(Args, args=argv, description=__doc__)
+    args = expanded(tyro.cli(Args, args=argv, description=__doc__))
     try:
         if args.positions < 1:
             raise ValueError("--positions must be at least 1")
         make_folders(args.output)
+        import_modules(args.imports)
         restored, state = restore_run(args.workdir, whole=True)
         rows = measure(restored, state.replay, args)
     except (ValueError, OSError) as error:

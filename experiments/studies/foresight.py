@@ -22,6 +22,7 @@ from ez_jax import setup
 from ez_jax.agent import diagnostics
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.transforms import logits_to_scalar
+from ez_jax.cli import OfRun, expanded, import_modules
 from ez_jax.networks import Network, encode
 from ez_jax.observations import frames_to_channels
 from ez_jax.runner.provenance import make_folders, write_result
@@ -33,10 +34,8 @@ AGES = (0, 1200, 2400, 4800, 9600, 19200)
 AT_ONCE = 256
 
 
-@dataclass(frozen=True)
-class Args:
-    workdir: Path
-    """Work directory of a run."""
+@dataclass(frozen=True, kw_only=True)
+class Args(OfRun):
     output: Path | None = None
     """JSON file to write."""
     steps: int = 20
@@ -85,11 +84,12 @@ def measure(restored: Restored, replay: Replay, args: Args) -> list[dict[str, An
 
 def main(argv: list[str] | None = None) -> int:
     setup()
-    args = tyro.cli(Args, args=argv, description=__doc__)
+    args = expanded(tyro.cli(Args, args=argv, description=__doc__))
     try:
         if args.steps < 1 or args.positions < 2:
             raise ValueError("--steps must be at least 1, --positions at least 2")
         make_folders(args.output)
+        import_modules(args.imports)
         restored, state = restore_run(args.workdir, whole=True)
         rows = measure(restored, state.replay, args)
     except (ValueError, OSError) as error:

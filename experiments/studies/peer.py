@@ -262,7 +262,11 @@ def rows(args: Args) -> Iterator[Row]:
 
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
-    make_folders(args.output)
+    try:
+        make_folders(args.output)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     torch.set_flush_denormal(True)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     matmul = max(

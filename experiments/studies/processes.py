@@ -40,7 +40,11 @@ class Args:
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
     setup()
-    make_folders(args.output)
+    try:
+        make_folders(args.output)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     config = replace(
         PRESETS[args.preset],
         env__id="Pong-v5",

@@ -121,7 +121,11 @@ def repeat(
 
 def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(Args, args=argv, description=__doc__)
-    make_folders(args.output)
+    try:
+        make_folders(args.output)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     rows = []
     for actions in args.actions:
         shape = jax.random.normal(jax.random.key(0), (actions,))

@@ -355,7 +355,11 @@ def main(argv: list[str] | None = None) -> int:
     if "devices" in args.sweeps and len(args.sweeps) > 1:
         print("error: the sweep devices must run alone", file=sys.stderr)
         return 2
-    make_folders(args.output, args.picture)
+    try:
+        make_folders(args.output, args.picture)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     jax.config.update("jax_enable_compilation_cache", False)
     if "devices" in args.sweeps:
         jax.config.update("jax_num_cpu_devices", 4)  # no effect on accelerators

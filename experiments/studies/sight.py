@@ -28,6 +28,7 @@ from ez_jax.agent import diagnostics
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.augment import augment
 from ez_jax.agent.transforms import logits_to_scalar, scalar_to_probs
+from ez_jax.cli import OfRun, expanded, import_modules
 from ez_jax.config import Config, from_dict, to_dict, validate
 from ez_jax.lowering import jit
 from ez_jax.networks import Network, init_variables
@@ -50,10 +51,8 @@ MEASURED = 2048
 """Positions that are measured on, at most."""
 
 
-@dataclass(frozen=True)
-class Args:
-    workdir: Path
-    """Work directory of a run on images."""
+@dataclass(frozen=True, kw_only=True)
+class Args(OfRun):
     output: Path | None = None
     """JSON file to write."""
     switch: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg()] = ()
@@ -98,20 +97,31 @@ def switched(config: Config, switches: tuple[str, ...]) -> Config:
 
 def main(argv: list[str] | None = None) -> int:
     setup()
-    args = tyro.cli(Args, args=argv, description=__doc__)
+    args = expanded(tyro.cli(Args, args=argv, description=__doc__))
     try:
         if min(args.updates, args.lines, args.steps) < 1:
             raise ValueError("--updates, --lines and --steps must be at least 1")
         make_folders(args.output)
+        import_modules(args.imports)
         restored, state = restore_run(args.workdir, whole=True)
         if len(restored.network.spec.frame_shape) != 3:
             raise ValueError(f"{args.workdir} is a run on vectors")
         config = switched(restored.config, args.switch)
+        own_rate = config.optimizer.learning_rate == restored.config.optimizer.learning_rate
+        if config.optimizer.name != "adamw" and own_rate:
+            raise ValueError(
+                f"the run's rate is one of {config.optimizer.name}, and AdamW trains here: give "
+                "one, e.g. --switch optimizer.learning-rate=0.001"
+            )
         rows = fit(config, restored.network, state.replay, args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    settings = {"switches": list(args.switch), "steps": args.steps}
+    settings = {
+        "switches": list(args.switch),
+        "steps": args.steps,
+        "learning_rate": config.optimizer.learning_rate,
+    }
     write_result(args.output, {"workdir": args.workdir.name} | settings | {"rows": rows})
     return 0
 
@@ -162,7 +172,7 @@ def fit(config: Config, run: Network, replay: Replay, args: Args) -> list[dict[s
     def predict(params: Any, replay: Replay, at: Array) -> Array:
         return logits_to_scalar(logits(params, stacks(replay, at)), config.network)
 
-    size = 8 * config.cycle.batch_size
+    size = min(8 * config.cycle.batch_size, MEASURED)
     measured = held_out[rng.permutation(len(held_out))[: MEASURED // size * size]]
     measured = measured[: len(measured) // size * size]
     if not len(measured):

@@ -19,21 +19,20 @@ import numpy as np
 import tyro
 
 from ez_jax import setup
-from ez_jax.agent import diagnostics, priorities, targets, unroll
+from ez_jax.agent import diagnostics, priorities, reanalysis, targets, unroll
 from ez_jax.agent import replay as replay_lib
 from ez_jax.agent.transforms import logits_to_scalar
+from ez_jax.cli import OfRun, expanded, import_modules
 from ez_jax.config import Config, replace
 from ez_jax.networks import Network, encode
 from ez_jax.observations import frames_to_channels
 from ez_jax.runner.provenance import make_folders, write_result
 from ez_jax.runner.restore import restore_run
-from ez_jax.types import Array, Batch, Drawn, Positions
+from ez_jax.types import Array, Batch, Drawn, Positions, State
 
 
-@dataclass(frozen=True)
-class Args:
-    workdir: Path
-    """Work directory of a run."""
+@dataclass(frozen=True, kw_only=True)
+class Args(OfRun):
     output: Path | None = None
     """JSON file to write."""
     batches: int = 8
@@ -58,10 +57,23 @@ def values(network: Network, config: Config, variables: Any, batch: Batch) -> tu
     return told, logits_to_scalar(training.value_logits[:, 0], config.network)
 
 
+def batch_of(network: Network, config: Config, state: State, drawn: Drawn) -> Batch:
+    """The batch that an update learns from: `sampled` reanalysis refreshes what it reads, a teacher
+    searches in its place.
+    """
+    replay, learner, key = state.replay, state.learner, jax.random.key(0)
+    model = network, config, learner.target_variables, key
+    if config.reanalyse.mode == "sampled":
+        replay = reanalysis.reanalyse_sampled(*model, replay, drawn.positions, learner.updates)
+    batch = replay_lib.gather(replay, drawn, state.actor.env_steps, learner.updates, config)
+    return reanalysis.teach(*model, batch) if config.reanalyse.mode == "teacher" else batch
+
+
 def main(argv: list[str] | None = None) -> int:
     setup()
-    args = tyro.cli(Args, args=argv, description=__doc__)
+    args = expanded(tyro.cli(Args, args=argv, description=__doc__))
     try:
+        import_modules(args.imports)
         make_folders(args.output)
         restored, state = restore_run(args.workdir)
     except (ValueError, OSError) as error:
@@ -81,17 +93,16 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     exponent = 0.0 if args.uniform else config.replay.priority_exponent
     weight = np.asarray(replay.priority, float)[lane, slot] ** exponent
-    rng, both = (
-        np.random.default_rng(0),
-        jax.jit(lambda variables, batch: values(network, config, variables, batch)),
-    )
+    rng = np.random.default_rng(0)
+    both = jax.jit(lambda variables, batch: values(network, config, variables, batch))
+    gather = jax.jit(lambda state, drawn: batch_of(network, config, state, drawn))
     rows, ages = [], []
     for _ in range(args.batches):
         chosen = rng.choice(len(lane), size, replace=False, p=weight / weight.sum())
         at = lane[chosen], slot[chosen]
         positions = Positions(jnp.asarray(at[0], jnp.int32), replay_lib.slot_times(replay)[at[1]])
         drawn = Drawn(positions, jnp.ones(size))
-        batch = replay_lib.gather(replay, drawn, state.actor.env_steps, updates, config)
+        batch = gather(state, drawn)
         inference, training = both(variables, batch)
         target = targets.make_targets(batch, config, updates).value[:, 0]
         rows.append(np.stack([returns[at], target, inference, training]))

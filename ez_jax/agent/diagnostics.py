@@ -63,7 +63,7 @@ HEALTH = (
     Health(
         "`target/clipped`",
         "0",
-        "above 0: targets lie beyond `network.support`, `target/largest` would be needed",
+        "above 0: targets lie beyond `network.support`, which should be at least `target/largest`",
     ),
     Health(
         "`policy/entropy`",
@@ -83,7 +83,7 @@ HEALTH = (
     Health(
         "`replay/policy_age`, `replay/oldest_policy`",
         "constant once replay is full (`oldest` reanalysis)",
-        "grow with the run: nothing is reanalysed",
+        "grow with the run: nothing is reanalysed, unless a `teacher` does it in each update",
     ),
     Health(
         "`gradient/<module>`",

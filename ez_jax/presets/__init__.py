@@ -5,6 +5,7 @@ from ez_jax.presets.control import DMC, DMC_CPU, continuous, dmc
 from ez_jax.presets.small import CLASSIC, classic
 
 __all__ = [
+    "ATARI_PRESETS",
     "CLASSIC",
     "CPU",
     "DEBUG",
@@ -19,11 +20,9 @@ __all__ = [
     "dmc",
 ]
 
-PRESETS = {
-    "paper": PAPER,
-    "v2": V2,
-    "cpu": CPU,
-    "debug": DEBUG,
+ATARI_PRESETS = {"paper": PAPER, "v2": V2, "cpu": CPU, "debug": DEBUG}
+"""Presets of `experiments/atari100k.py` by name."""
+PRESETS = ATARI_PRESETS | {
     "dmc": dmc(DMC.env.id, "dmc"),
     "dmc-cpu": dmc(DMC.env.id, "dmc-cpu"),
 }

@@ -138,8 +138,12 @@ def check_divisible(config: Config, num_devices: int) -> None:
         ("reanalyse.positions", config.reanalyse.positions),
     ):
         if size % num_devices:
+            more = ""
+            if name == "env.num-envs":
+                more = "; cycle.updates-per-act in proportion keeps the updates of a run"
             raise ValueError(
                 f"{name}={size} is out of range: it must be a multiple of the {num_devices} devices"
+                + more
             )
 
 

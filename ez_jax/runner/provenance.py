@@ -1,5 +1,6 @@
 """Where a result comes from: device, versions, commit and command; and files that say so."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -32,9 +33,18 @@ def provenance(command: str | None = None) -> dict[str, Any]:
 
 
 def make_folders(*paths: Path | None) -> None:
-    """Makes the folders of files to be written, before the work whose results they hold."""
+    """Makes the folders of files to be written, before the work whose results they hold.
+
+    The commit that `provenance` tells is that of this moment.
+
+    Raises:
+      OSError: a folder cannot be made, or a path is one.
+    """
+    _commit()
     for path in paths:
         if path:
+            if path.is_dir():
+                raise IsADirectoryError(f"{path} is a folder: name a file")
             path.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -63,11 +73,21 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _commit() -> str | None:
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    here = Path(__file__).parent
+    """Of the checkout that holds this file, when it was first asked for; None where none does."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str | None:
+        done = subprocess.run(
+            ["git", *words], cwd=here.parent, capture_output=True, text=True, timeout=10
+        )
+        return done.stdout.strip() if done.returncode == 0 else None
+
     try:
-        out = subprocess.run(describe, cwd=here, capture_output=True, text=True, timeout=10)
+        # The package may be installed below a repository of another project.
+        if git("ls-files", "--error-unmatch", here.name) is None:
+            return None
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return out.stdout.strip() or None

@@ -69,11 +69,16 @@ def write_config(run: SeedRun, losses: ExtraLosses | None, spec: EnvSpec) -> Non
     if not hosts.first():
         return
     run.workdir.mkdir(parents=True, exist_ok=True)
-    atari, vectors = is_atari(run.config.env.id), spec.action_size > 0
     extra = describe_losses(losses)
-    shown = applicable(run.config, image=spec.image, atari=atari, vectors=vectors)
+    shown = what_applies(run.config, spec)
     shown |= {"extra_losses": extra} if extra else {}
     write_atomically(run.workdir / "config.json", json.dumps(shown, indent=2) + "\n")
+
+
+def what_applies(config: Config, spec: EnvSpec) -> dict[str, Any]:
+    """Settings that a run of a task reads, see `config.applicable`."""
+    atari, vectors = is_atari(config.env.id), spec.action_size > 0
+    return applicable(config, image=spec.image, atari=atari, vectors=vectors)
 
 
 def sizes_of(workdir: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def runs_table(sets: Sets) -> str:
     for name, runs in sets.items():
         for run in runs:
             r = run.result
+            seeds = r.get("seeds_together", 1)
             rows.append(
                 [
                     name,
@@ -114,9 +116,9 @@ def runs_table(sets: Sets) -> str:
                     f"{r['env_steps']:,}",
                     f"{r['updates']:,}",
                     f"{r['flop']:.2g}" if "flop" in r else "-",
-                    f"{r['wall_s'] / 60:.0f}",
+                    f"{r['wall_s'] / 60:.0f}" + (f" for {seeds} seeds" if seeds > 1 else ""),
                     r.get("device", "-"),
-                    str(r.get("commit") or "-")[:7],
+                    re.sub(r"^(\w{7})\w*", r"\1", r.get("commit") or "-"),  # and "-dirty"
                     run.source,
                 ]
             )
@@ -173,7 +175,7 @@ def write(sets: Sets, output: Path, panels: Sequence[str] = ("episode_return",))
 
 
 def _aggregates_section(sets: Sets, kind: str, output: Path) -> list[str]:
-    found, slug = aggregates_of(sets, kind), kind.split()[0]
+    found, slug = aggregates_of(sets, kind), re.sub(r"\W+", "-", kind.removesuffix(" score"))
     tasks = [task for task in tasks_of(sets) if unit(task) == kind]
     values = {name: scores(sets[name], tasks).values for name in found}
     names = list(next(iter(found.values())))

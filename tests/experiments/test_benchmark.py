@@ -84,6 +84,7 @@ def test_whole_command(scripts, tmp_path, capsys, monkeypatch):
     "words, message",
     [
         (["--sizes", "huge"], "size 'huge': there are paper, v2, cpu, debug"),
+        (["--sizes", "dmc-cpu"], "size 'dmc-cpu': there are paper, v2, cpu, debug"),
         (["--only", "sleep"], "row 'sleep': there are encode, search"),
         (["--compare", "nowhere.json"], "no file nowhere.json"),
     ],

@@ -7,7 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from helpers.tiny import ROOT, status
+from helpers.tiny import ROOT, load_script, status
+
+from ez_jax.config import validate
+from ez_jax.presets import PAPER
 
 PLAN = [sys.executable, str(ROOT / "experiments" / "plan.py"), "--preset=debug"]
 
@@ -27,6 +30,11 @@ def planned(target, path):
         (["--target=tpu:v9:2x4"], "unknown target 'tpu:v9:2x4': here, or one of tpu:v4"),
         (["--target=gpu:a100:8"], "unknown target 'gpu:a100:8'"),
         (["--target=here", "--preset=papr"], "unknown preset 'papr': there are paper"),
+        (
+            ["--target=here", "--preset=dmc"],
+            "unknown preset 'dmc': there are paper, v2, cpu, debug",
+        ),
+        (["--target=here", "--output=/"], "/ is a folder"),
         (["--target=here", "--game=Pnog"], "Pong"),
         (["--target=here", "--env.num-envs=0"], "env.num-envs=0 is out of range"),
     ],
@@ -36,8 +44,19 @@ def test_bad_words(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_environments_for_so_many_devices():
+    """A multiple of both, with the updates of a run; more than the warm-up can fill are refused."""
+    script = load_script("plan")
+    config = script.sized(PAPER, 6, "Pong-v5")
+    assert (config.env.num_envs, config.cycle.updates_per_act) == (12, 12)
+    assert config.total_updates == PAPER.total_updates
+    with pytest.raises(ValueError, match=r"cycle.warmup-steps"):
+        validate(script.sized(PAPER, 128, "Pong-v5"))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
-def test_without_the_compiler_of_tpus(capsys):
+def test_without_the_compiler_of_tpus(capsys, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # which the command sets
     assert status("plan", "--target=tpu:v5e:2x4") == 2
     assert 'pip install -e ".[plan]"' in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ from helpers.tiny import ROOT, load_script, small_classic, status
 from ez_jax import reference
 from ez_jax.agent.diagnostics import health_table
 from ez_jax.config import replace, validate
+from ez_jax.presets import PAPER
 from ez_jax.runner import train
 
 OWN = ("ez_jax", "experiments", "notebooks", "tests")  # not those of an environment beside them
@@ -56,6 +57,17 @@ def test_every_command_is_one(words):
         assert script.main([*argv, "--dry-run"]) == 0
     else:
         tyro.cli(script.Args, args=argv)
+
+
+def test_commands_of_clusters_keep_the_updates_of_their_preset():
+    text, found = (ROOT / "experiments" / "clusters.md").read_text(), 0
+    for line in re.findall(
+        r"python experiments/atari100k.py ([^\n\"`]*--preset=paper[^\n\"`]*)", text
+    ):
+        config = load_script("atari100k").parse(shlex.split(line)).config
+        assert config.total_updates == PAPER.total_updates, line
+        found += config.env.num_envs > PAPER.env.num_envs
+    assert found == 2
 
 
 def test_there_are_commands():

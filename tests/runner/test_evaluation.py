@@ -226,10 +226,10 @@ def test_simulations_that_were_made():
 def test_the_score_of_chance_by_command(tmp_path, capsys):
     script, model = load_script("evaluate"), ROOT / "experiments" / "models" / "catch"
     words = [f"--workdir={model}", "--episodes=4", "--uniform"]
-    assert script.main([*words, f"--output={tmp_path / 'chance'}"]) == 0
-    told = json.loads((tmp_path / "chance.json").read_text())
+    assert script.main([*words, f"--output={tmp_path / 'chance0.5'}"]) == 0
+    told = json.loads((tmp_path / "chance0.5.json").read_text())
     assert told["uniform"] and told["simulations"] == told["eval_simulations"] == 0
-    games = (tmp_path / "chance.csv").read_text().splitlines()[1:]
+    games = (tmp_path / "chance0.5.csv").read_text().splitlines()[1:]
     returns = [float(game.split(",")[2]) for game in games]
     assert len(returns) == 4 and told["eval_mean"] == np.mean(returns) < 1
     args = script.tyro.cli(script.Args, args=[*words, "--episodes=32"])

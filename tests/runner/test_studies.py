@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny import BREAKOUT, load_script
+from helpers.loops import warmed_up
+from helpers.tiny import BREAKOUT, CATCH, load_script
 
 from ez_jax import restore
+from ez_jax.config import replace
 
 
 @pytest.mark.slow
@@ -39,6 +41,27 @@ def test_value_gap_command(reference, tmp_path, capsys):
     assert uniform["uniform"] and not found["uniform"] and found["return"] > uniform["return"]
     assert script.main([f"--workdir={tmp_path}"]) == 2
     assert "no run in" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["sampled", "teacher"])
+def test_value_gap_sees_the_batches_that_updates_learn_from(mode):
+    """Not what stands in replay, here 7: the target network says 0, as at the beginning."""
+    config = replace(
+        CATCH,
+        reanalyse__mode=mode,
+        reanalyse__ratio=1.0,
+        cycle__target_interval=10**6,
+        cycle__target_step_size=0.0,
+    )
+    loop, state = warmed_up(config, updates=2)
+    marked = jnp.full_like(state.replay.network_value, 7)
+    state = state.replace(replay=state.replay.replace(network_value=marked))
+    state, drawn = loop.stages.draw(state)
+    script = load_script("value_gap")
+    batch = script.batch_of(loop.stages.network, config, state, drawn)
+    np.testing.assert_allclose(batch.network_value, 0, atol=1e-4)
+    assert (batch.taught is not None) == (mode == "teacher")
 
 
 @pytest.mark.slow

@@ -6,18 +6,20 @@ import importlib.metadata
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
-from helpers.tiny import CARTPOLE
+from helpers.tiny import CARTPOLE, load_script
 
 from ez_jax import restore, run
 from ez_jax.config import applicable, from_dict, replace
 from ez_jax.presets import PRESETS, classic
 from ez_jax.runner import checkpoint
+from ez_jax.runner import provenance as provenance_lib
 from ez_jax.runner import workdir as workdir_lib
 from ez_jax.runner.checkpoint import CheckpointError, Checkpoints
 from ez_jax.runner.metrics import MetricsFile, read_metrics
-from ez_jax.runner.provenance import provenance
+from ez_jax.runner.provenance import make_folders, provenance
 
 SHORT = replace(CARTPOLE, env_steps=244, cycle__final_updates=2)
 
@@ -145,6 +147,46 @@ def test_provenance_of_a_copied_package(monkeypatch):
     found = provenance("python train.py")
     assert found["versions"]["jax"] is None and found["versions"]["ez_jax"] == "0.1.0"
     assert found["command"] == "python train.py"
+
+
+def test_the_commit_is_of_the_checkout_that_holds_the_package(tmp_path, monkeypatch):
+    """Not of another project's, in whose folder the package may be installed."""
+
+    def git(*words):
+        named = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *named, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def commit():
+        provenance_lib._commit.cache_clear()
+        return provenance("python train.py")["commit"]
+
+    package = tmp_path / "package.py"
+    package.write_text("")
+    monkeypatch.setattr(provenance_lib, "__file__", str(package))
+    assert commit() is None
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "of another project")
+    assert commit() is None
+    git("add", "package.py")
+    git("commit", "-q", "-m", "of the package")
+    git("tag", "-a", "v1", "-m", "a release")
+    own = git("rev-parse", "HEAD")[:12]
+    assert commit() == own
+    # That of the beginning, whatever happens until the file is written.
+    package.write_text("changed")
+    assert provenance("python train.py")["commit"] == own and commit() == f"{own}-dirty"
+    provenance_lib._commit.cache_clear()
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    make_folders(None, tmp_path / "new" / "found.json")
+    assert (tmp_path / "new").is_dir()
+    with pytest.raises(OSError, match="new is a folder: name a file"):
+        make_folders(tmp_path / "new")
+    script = load_script("benchmark")
+    assert script.main(["--sizes", "debug", f"--output={tmp_path / 'new'}"]) == 2
 
 
 def test_provenance_counts_the_cores_that_a_process_may_use(monkeypatch):

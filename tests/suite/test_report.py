@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import numpy as np
 import pytest
@@ -100,6 +101,23 @@ def test_returns_of_several_tasks_are_not_averaged(tmp_path):
     assert "Over tasks" not in page and "| CartPole-v1 | 500 (500) |" in page
     page = report.write(collect([tmp_path / "other"]), tmp_path / "two").read_text()
     assert "## Over tasks: return" in page and "optimality gap" not in page
+
+
+def test_units_have_pictures_of_their_own(tmp_path):
+    """Returns as they are and returns / 1000."""
+    finish(tmp_path / "set" / "a", "CartPole-v1", 0, 400.0)
+    finish(tmp_path / "set" / "b", "WalkerWalk-v1", 0, 800.0)
+    page = report.write(collect([tmp_path / "set"]), tmp_path / "page").read_text()
+    pictures = re.findall(r"!\[.*\]\((.*)\)", page)
+    assert len(pictures) == len(set(pictures)) == 5
+    assert all((tmp_path / "page" / name).exists() for name in pictures)
+
+
+def test_rows_tell_what_is_dirty_and_of_how_many_seeds(tmp_path):
+    more = dict(commit="8a1322612b82-dirty", seeds_together=8, wall_s=7200.0)
+    finish(tmp_path / "set" / "a", "CartPole-v1", 0, 400.0, **more)
+    row = report.runs_table(collect([tmp_path / "set"])).splitlines()[-1]
+    assert "| 8a13226-dirty |" in row and "| 120 for 8 seeds |" in row
 
 
 def test_games_cut_short_are_not_normalised(atari, tmp_path):

@@ -145,6 +145,28 @@ def test_tasks_of_ones_own_are_imported_first(suite, monkeypatch, tmp_path, caps
     assert "--env=mine/Small --import mine_of_the_suite --seed=0" in told
 
 
+def test_a_switch_that_changes_nothing_is_left_out(suite, tmp_path, capsys):
+    """The mixed target of CartPole has no off-policy correction; EfficientZero-V2 counts its
+    simulations by the actions.
+    """
+    words = ["--tasks", "CartPole-v1", "--study=paper", f"--workdir={tmp_path}"]
+    assert len(listed(suite, *words)) == 4
+    said = "left out: target.off-policy-correction=False changes nothing for CartPole-v1"
+    assert said in capsys.readouterr().out
+    words = ["--tasks", "Pong", "--preset=v2", "--switch", "search.num-simulations=8"]
+    assert len(listed(suite, *words, f"--workdir={tmp_path}")) == 1
+
+
+def test_what_no_new_run_may_have_is_refused_before_it_is_written_down(suite, tmp_path, capsys):
+    words = ["--tasks", "Pong", "--preset=v2", f"--workdir={tmp_path / 'suite'}"]
+    assert suite.main([*words, "--reanalyse.ratio=0.5"]) == 2
+    assert "reanalyse.ratio=0.5 is out of range" in capsys.readouterr().err
+    parts = ["--tasks", "Pendulum-v1", "--study=parts", f"--workdir={tmp_path / 'suite'}"]
+    assert suite.main(parts) == 2
+    assert "search.algorithm='muzero'" in capsys.readouterr().err
+    assert not (tmp_path / "suite").exists()
+
+
 def test_a_task_named_twice_is_one(suite, tmp_path):
     words = ["--tasks", "jax/Catch", "jax/Catch", f"--workdir={tmp_path}"]
     assert listed(suite, *words) == listed(suite, words[0], words[1], words[3])
