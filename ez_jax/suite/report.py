@@ -161,6 +161,8 @@ def write(sets: Sets, output: Path, panels: Sequence[str] = ("episode_return",))
     ]
     if cut := [f"{name}: {run.task}, seed {run.seed}" for name, run in _cut(sets)]:
         lines += ["", f"Left out of what is normalised, their games cut short: {'; '.join(cut)}."]
+    if seen := [name for name, runs in sets.items() if any(run.pixels for run in runs)]:
+        lines += ["", f"From pixels: {', '.join(seen)}; published returns are from states."]
     for kind in units_of(sets):
         lines += _aggregates_section(sets, kind, output)
     if metrics:

@@ -27,6 +27,7 @@ class Run(NamedTuple):
     metrics: Path  # its lines of metrics, for `metrics.read_metrics`,
     which: Mapping[str, Any] = {}  # and which of them, in an archive
     whole: bool = True  # its games were not cut short
+    pixels: bool = False  # of DeepMind Control, in place of the state
 
 
 class Scores(NamedTuple):
@@ -111,7 +112,8 @@ def _run(
 ) -> Run:
     task, score = result["game"], result["eval_mean"]
     whole = _whole(result, config.get("env", {}))
-    return Run(task, result["seed"], score, result, source, metrics, which or {}, whole)
+    pixels = bool(config.get("env", {}).get("pixels", False))
+    return Run(task, result["seed"], score, result, source, metrics, which or {}, whole, pixels)
 
 
 def _whole(result: dict[str, Any], env: dict[str, Any]) -> bool:

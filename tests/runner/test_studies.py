@@ -1,5 +1,6 @@
 """Studies that look into a run: against the replay that it wrote itself."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,6 +12,7 @@ from helpers.tiny import BREAKOUT, CATCH, load_script
 
 from ez_jax import restore
 from ez_jax.config import replace
+from ez_jax.runner.restore import restore_run
 
 
 @pytest.mark.slow
@@ -91,6 +93,19 @@ def test_sight_command(reference, tmp_path, monkeypatch, capsys):
     ):
         assert script.main([*words, *bad]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_sight_takes_no_rate_of_another_optimiser(reference, monkeypatch, capsys):
+    script, (restored, state) = load_script("sight"), restore_run(reference[0], whole=True)
+    other = replace(restored.config, optimizer__name="sgd", optimizer__learning_rate=0.2)
+    found = dataclasses.replace(restored, config=other), state
+    monkeypatch.setattr(script, "restore_run", lambda *_, **__: found)
+    monkeypatch.setattr(script, "fit", lambda config, *_: [config.optimizer.learning_rate])
+    words = [f"--workdir={reference[0]}"]
+    assert script.main(words) == 2
+    assert "the run's rate is one of sgd" in capsys.readouterr().err
+    assert script.main([*words, "--switch", "optimizer.learning-rate=0.001"]) == 0
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 import pytest
-from helpers.tiny import CARTPOLE, load_script
+from helpers.tiny import CARTPOLE, assert_same_bits, load_script, metrics
 
 from ez_jax import restore, run
 from ez_jax.config import applicable, from_dict, replace
@@ -71,6 +71,18 @@ def test_resuming_with_other_losses_is_refused(with_loss, losses, message):
 def test_resuming_a_finished_run_with_its_losses(with_loss):
     result = run(SHORT, with_loss, resume=True, losses={"mine": (mine, 0.1)}, evaluate_after=False)
     assert result["updates"] == SHORT.total_updates
+
+
+def test_a_run_goes_on_to_the_same_bits(with_loss, tmp_path):
+    """From the older of its two checkpoints, with emulators that the log of actions brings back."""
+    again = shutil.copytree(with_loss, tmp_path / "again")
+    older, newest = sorted(Checkpoints(again).steps())
+    shutil.rmtree(again / "checkpoints" / str(newest))
+    (again / "result.json").unlink()
+    run(SHORT, again, resume=True, losses={"mine": (mine, 0.1)}, evaluate_after=False)
+    assert Checkpoints(again).steps() == {older, newest}
+    assert metrics(again) == metrics(with_loss)
+    assert_same_bits(again, with_loss)
 
 
 def test_what_new_runs_are_refused_goes_on_where_it_was_begun(with_loss, tmp_path, monkeypatch):

@@ -113,6 +113,15 @@ def test_units_have_pictures_of_their_own(tmp_path):
     assert all((tmp_path / "page" / name).exists() for name in pictures)
 
 
+def test_returns_from_pixels_are_told_from_published_ones(tmp_path):
+    folder = tmp_path / "set" / "a"
+    finish(folder, "WalkerWalk-v1", 0, 800.0)
+    for pixels in (False, True):
+        (folder / "config.json").write_text(json.dumps({"env": {"pixels": pixels}}))
+        page = report.write(collect([tmp_path / "set"]), tmp_path / "page").read_text()
+        assert ("From pixels: set; published returns are from states." in page) == pixels
+
+
 def test_rows_tell_what_is_dirty_and_of_how_many_seeds(tmp_path):
     more = dict(commit="8a1322612b82-dirty", seeds_together=8, wall_s=7200.0)
     finish(tmp_path / "set" / "a", "CartPole-v1", 0, 400.0, **more)
