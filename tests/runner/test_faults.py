@@ -81,7 +81,8 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=f"no run in {tmp_path / 'two'}"):
         restore("~/two")
     kind = load_script("export").Args
-    assert expanded(kind(Path("~/three"), Path("here"))) == kind(tmp_path / "three", Path("here"))
+    found = expanded(kind(workdir=Path("~/three"), output=Path("here")))
+    assert found == kind(workdir=tmp_path / "three", output=Path("here"))
 
 
 def test_one_process_at_a_time(tmp_path):
