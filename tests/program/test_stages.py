@@ -246,9 +246,11 @@ def test_reanalysis_in_pieces(mode, monkeypatch):
                 .replay
             )
         )
-    assert found[0].refreshed.max() == 3 and np.abs(found[0].network_value).max() > 0
+    searched = found[0].refreshed > 0
+    assert found[0].refreshed.max() == 3 and found[0].network_value[searched].std() > 2e-4
     np.testing.assert_array_equal(found[0].refreshed, found[1].refreshed)
-    np.testing.assert_allclose(found[0].network_value, found[1].network_value, rtol=1e-4, atol=1e-6)
+    # An expectation over atoms up to 20 is exact to several times 20 * 2**-24, however small it is.
+    np.testing.assert_allclose(found[0].network_value, found[1].network_value, rtol=0, atol=1e-5)
     assert np.any(found[0].policy != found[1].policy)  # other noise
 
 
